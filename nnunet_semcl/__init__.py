@@ -1,0 +1,1 @@
+"""Contrastive pretraining inside nnU-Net v2."""

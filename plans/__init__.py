@@ -1,0 +1,1 @@
+"""Presets in JSON that users may open and copy."""

@@ -1,0 +1,1 @@
+"""What nnUNet_extTrainer points at: one file per trainer, import lines only."""
