@@ -1,0 +1,132 @@
+"""The command nnunet-semcl. Imports of torch and nnU-Net wait until a sub-command needs them."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from nnunet_semcl import trainers
+from nnunet_semcl.errors import InputError
+
+EXT_TRAINER = "nnUNet_extTrainer"  # where nnU-Net looks for trainers besides its own
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one sub-command and returns its exit code; 1, with the message on stderr, for an InputError.
+
+    Raises SystemExit for -h and for arguments that do not parse, as argparse does.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        # handed on before argparse looks at them: every argument, -h too, is nnU-Net's
+        if argv[:1] == ["train"]:
+            return _train(argv[1:])
+        if argv[:1] == ["predict"]:
+            return _predict(argv[1:])
+        args = _parser().parse_args(argv)
+        return args.run(args)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def trainer_path(current: str | None) -> str:
+    """The value for nnUNet_extTrainer: what is set already, with this package's trainers folder in it once."""
+    own = Path(trainers.__file__).parent
+    folders = [folder for folder in (current or "").split(os.pathsep) if folder]
+    return os.pathsep.join(folders if own in map(Path, folders) else [*folders, str(own)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nnunet-semcl", description="Contrastive pretraining inside nnU-Net v2.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    path = commands.add_parser("path", help='the folder for: export nnUNet_extTrainer="$(nnunet-semcl path)"')
+    path.set_defaults(run=_path)
+
+    commands.add_parser("train", help="nnUNetv2_train, with the trainers of this package")
+    commands.add_parser("predict", help="nnUNetv2_predict, with the trainers of this package")
+
+    plan = commands.add_parser("plan", help="a preset's variant of nnU-Net's plans, beside them",
+                               description="Writes a preset's variant of nnU-Net's plans beside them; nnUNetv2_train "
+                                           "selects it with -p. Nothing is preprocessed again.")
+    plan.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
+    plan.add_argument("--preset", required=True, help="a preset's name (tiny), or a JSON file of your own")
+    plan.add_argument("-p", default="nnUNetPlans", metavar="PLANS",
+                      help="identifier of the plans to start from (default: nnUNetPlans)")
+    plan.set_defaults(run=_plan)
+
+    doctor = commands.add_parser("doctor", help="says what stands in the way of a training, and what mends it")
+    doctor.set_defaults(run=_doctor)
+
+    demo = commands.add_parser("demo", help="a small training from beginning to end, on data made for it")
+    demo.add_argument("-o", type=Path, default=Path("nnunet_semcl_demo"), metavar="FOLDER",
+                      help="where it is written (default: nnunet_semcl_demo)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _path(args: argparse.Namespace) -> int:
+    print(trainer_path(os.environ.get(EXT_TRAINER)))
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from nnunet_semcl.planning import write_smaller_plans
+
+    write_smaller_plans(args.d, args.preset, args.p)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from nnunet_semcl.doctor import run_doctor
+
+    return run_doctor()
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from nnunet_semcl.demo import run_demo
+
+    run_demo(args.o)
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from nnunetv2.run import run_training as nnunet
+
+    from nnunet_semcl.planning import check_training_input
+
+    stock_run_training = nnunet.run_training
+
+    def checked_run_training(dataset: str, configuration: str, fold: str, trainer: str, plans_identifier: str,
+                             *rest: Any, **named: Any) -> None:
+        check_training_input(dataset, configuration, plans_identifier, fold)
+        stock_run_training(dataset, configuration, fold, trainer, plans_identifier, *rest, **named)
+
+    _pose_as("train", arguments)
+    # nnU-Net alone knows its arguments: the check goes between its own parser and its training
+    nnunet.run_training = checked_run_training
+    try:
+        nnunet.run_training_entry()
+    finally:
+        nnunet.run_training = stock_run_training
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+
+    _pose_as("predict", arguments)
+    predict_entry_point()
+    return 0
+
+
+def _pose_as(command: str, arguments: list[str]) -> None:
+    """The command line and environment that nnU-Net's entry points, and the processes they spawn, look at."""
+    os.environ[EXT_TRAINER] = trainer_path(os.environ.get(EXT_TRAINER))
+    sys.argv = [f"nnunet-semcl {command}", *arguments]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Attention: where the objects of a case lie. It gives query centres and cuts images with their binary masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+
+from nnunet_semcl.errors import InputError
+
+Object = int | tuple[int, ...]  # a label, or a region: the labels that it unites
+BACKGROUND: Object = 0
+CENTRES_PER_CASE = 1000  # of the 10 000 that nnU-Net keeps an object and case: 12 kB each in memory
+
+
+class LabelAttention:
+    """Attention from the labels of nnU-Net's preprocessed cases.
+
+    Args:
+        dataset: the cases whose labels may be opened, i.e. training cases of the fold.
+        objects: labels or regions, as nnU-Net's label manager gives them. Where fewer than two of them occur, the
+            background is the other object: contrast needs something to tell apart.
+
+    Attributes:
+        centres: object -> case -> (n, 3) int32 voxel positions (x, y, z) in the preprocessed array. Cases in which
+            an object does not occur are left out, objects without a case too.
+
+    Raises:
+        InputError: no object occurs in any case, or a case's properties hold no class locations.
+    """
+
+    def __init__(self, dataset: nnUNetBaseDataset, objects: list[Object]) -> None:
+        self.dataset = dataset
+        self.centres: dict[Object, dict[str, np.ndarray]] = {o: {} for o in objects}
+        for case in dataset.identifiers:
+            locations = self._class_locations(case)
+            for o in objects:
+                if len(locations.get(o, ())) > 0:
+                    self.centres[o][case] = _thin_out(np.asarray(locations[o])[:, 1:])
+        self.centres = {o: cases for o, cases in self.centres.items() if cases}
+        if not self.centres:
+            raise InputError(
+                dataset.source_folder,
+                f"no voxel of any object in the {len(dataset.identifiers)} training cases of the fold",
+                f"at least one of {objects}",
+                "Check the labels and splits_final.json, or train with -tr nnUNetTrainer.",
+            )
+        if len(self.centres) < 2:
+            self.centres[BACKGROUND] = {c: self._background_centres(c) for c in dataset.identifiers}
+            self.centres[BACKGROUND] = {c: v for c, v in self.centres[BACKGROUND].items() if len(v)}
+
+    def cut(self, case: str, o: Object, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """A case's image (C, X, Y, Z) float32 and an object's mask (1, X, Y, Z) int16 of 0 and 1 within a box.
+
+        Args:
+            box: [from, to] for each axis, in voxels; both arrays are zero where it leaves the case.
+        """
+        image, segmentation, _, _ = self.dataset.load_case(case)
+        mask = np.isin(crop_and_pad_nd(segmentation, box, -1), o)
+        return crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False), mask.astype(np.int16)
+
+    def _class_locations(self, case: str) -> dict[Object, np.ndarray]:
+        properties = self.dataset.load_case(case)[3]
+        if not isinstance(properties, dict) or "class_locations" not in properties:
+            raise InputError(
+                f"{self.dataset.source_folder}/{case}.pkl",
+                "no class_locations",
+                "properties as nnU-Net 2.8 preprocesses them",
+                "Preprocess the data set again: nnUNetv2_plan_and_preprocess -d DATASET_ID",
+            )
+        return properties["class_locations"]
+
+    def _background_centres(self, case: str) -> np.ndarray:
+        # -1 marks what nnU-Net cropped away as empty; only true background (0) is an object.
+        segmentation = self.dataset.load_case(case)[1][:][0]
+        return _thin_out(np.argwhere(segmentation == 0))
+
+
+def _thin_out(voxels: np.ndarray) -> np.ndarray:
+    return voxels[:: -(-len(voxels) // CENTRES_PER_CASE) or 1].astype(np.int32)

@@ -1,0 +1,120 @@
+"""Two augmented views of a query, image and attention mask under one geometry each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+
+MAX_ROTATION = np.pi / 6  # the paper's 30 degrees
+SCALING = (0.7, 1.4)  # nnU-Net's: the network meets objects at the sizes that it will train on
+SHIFT = 1 / 8  # of the query: the object need not lie in the middle
+DRAWS = 5
+
+
+class QueryViews:
+    """Draws views of a query: rotation, scaling, shift and mirroring for both, intensities for the image alone.
+
+    Args:
+        query_size: edge lengths of a view in voxels, (X, Y[, Z]).
+        rotation: nnU-Net's range for the data set in radians; kept within the paper's 30 degrees.
+        mirror_axes: nnU-Net's; None or empty for no mirroring.
+        dummy_2d: rotate and scale within slices only, as nnU-Net does on anisotropic patches.
+    """
+
+    def __init__(
+        self,
+        query_size: Sequence[int],
+        rotation: tuple[float, float],
+        mirror_axes: Sequence[int] | None,
+        dummy_2d: bool,
+    ) -> None:
+        rotation = (max(rotation[0], -MAX_ROTATION), min(rotation[1], MAX_ROTATION))
+        plane = list(query_size[1:] if dummy_2d else query_size)
+        shift = [int(s * SHIFT) for s in plane]
+        # What has to be cut from the case so that a turned, enlarged and shifted view rarely sees beyond it.
+        reach = [
+            int(r + 2 * s)
+            for r, s in zip(get_patch_size(plane, rotation, rotation, rotation, SCALING), shift, strict=True)
+        ]
+        self.cut_size = [query_size[0], *reach] if dummy_2d else reach
+        self._geometry = _geometry(
+            plane, rotation, [(r - 2 * s) / 2 for r, s in zip(reach, shift, strict=True)], mirror_axes, dummy_2d
+        )
+        self._intensities = _intensities()
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """One view.
+
+        Shape: image (C, *cut_size) float32 and mask (1, *cut_size) int16 -> the same with query_size; None where the
+        object left the view in each of a few draws, so that the caller draws another query.
+        """
+        for _ in range(DRAWS):
+            view = self._geometry(image=image, segmentation=mask)
+            if view["segmentation"].any():
+                return self._intensities(image=view["image"])["image"], view["segmentation"]
+        return None
+
+
+def _geometry(
+    size: list[int],
+    rotation: tuple[float, float],
+    centre_from_border: list[float],
+    mirror_axes: Sequence[int] | None,
+    dummy_2d: bool,
+) -> BasicTransform:
+    spatial = SpatialTransform(
+        size,
+        patch_center_dist_from_border=centre_from_border,
+        random_crop=True,
+        p_rotation=1,
+        rotation=rotation,
+        p_scaling=1,
+        scaling=SCALING,
+        p_synchronize_scaling_across_axes=1,
+    )
+    transforms = [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if dummy_2d else [spatial]
+    if mirror_axes:
+        transforms.append(MirrorTransform(allowed_axes=tuple(mirror_axes)))
+    return ComposeTransforms(transforms)
+
+
+def _intensities() -> BasicTransform:
+    """nnU-Net's kinds and ranges of intensity augmentation, drawn more often: the two views must differ."""
+    return ComposeTransforms(
+        [
+            RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.1)), apply_probability=0.3),
+            RandomTransform(GaussianBlurTransform(blur_sigma=(0.5, 1.0)), apply_probability=0.3),
+            RandomTransform(
+                MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=False),
+                apply_probability=0.5,
+            ),
+            RandomTransform(
+                ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, synchronize_channels=False),
+                apply_probability=0.5,
+            ),
+            RandomTransform(
+                GammaTransform(
+                    BGContrast((0.7, 1.5)),
+                    p_invert_image=0,
+                    synchronize_channels=False,
+                    p_per_channel=1,
+                    p_retain_stats=1,
+                ),
+                apply_probability=0.5,
+            ),
+        ]
+    )

@@ -1,0 +1,230 @@
+"""A seeded, CT-like abdomen in nnU-Net's raw layout: small, quick to make, and free of any patient's data.
+
+Eight organs of differing size, contrast and place lie in a body of fat, muscle and bone. Some share their HU (both
+kidneys; nearly so liver, spleen and pancreas; aorta and the unlabelled vena cava), so that place and shape matter.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from math import cos, sin
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+from scipy.ndimage import gaussian_filter
+
+from nnunet_semcl.errors import InputError
+
+EXTENT = (200.0, 256.0, 320.0)
+"""Field of view in mm, along (z, y, x). The shape of the grid decides the spacing."""
+
+SHAPE = (40, 64, 80)
+"""Voxels along (z, y, x) unless told otherwise: a spacing of 5 x 4 x 4 mm."""
+
+SMALLEST_SHAPE = (16, 24, 32)
+"""The coarsest grid that still shows every organ."""
+
+NOISE = 15.0
+"""Standard deviation of a voxel's noise in HU."""
+
+AIR, FAT, MUSCLE = -1000.0, -95.0, 55.0
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A superellipsoid, bent along x.
+
+    Attributes:
+        hu: mean intensity in HU.
+        centre: in mm along (z, y, x) from the middle; x grows to the patient's left, y to the back, z to the head.
+        radii: in mm along (z, y, x).
+        tilt: rotation about z in degrees.
+        power: 2 is an ellipsoid; the higher, the more box-like.
+        bend: by how many mm its two ends along x lie further back than its middle.
+    """
+
+    hu: float
+    centre: tuple[float, float, float]
+    radii: tuple[float, float, float]
+    tilt: float = 0.0
+    power: float = 2.0
+    bend: float = 0.0
+
+
+# Later ones lie over earlier ones: the small ones last, so that none is buried.
+ORGANS = {
+    "liver": Blob(105, (30, -12, -58), (58, 56, 62), tilt=12, power=2.4, bend=-10),
+    "spleen": Blob(118, (32, 38, 88), (38, 33, 20), tilt=-25, bend=4),
+    "stomach": Blob(35, (32, -38, 52), (40, 27, 38), tilt=20, bend=12),
+    "left kidney": Blob(165, (-22, 44, 58), (46, 23, 20), tilt=-25),
+    "right kidney": Blob(165, (-34, 44, -56), (46, 23, 20), tilt=25),
+    "pancreas": Blob(92, (-14, -4, 22), (13, 12, 52), tilt=10, power=2.4, bend=18),
+    "gallbladder": Blob(12, (-16, -42, -48), (26, 15, 14)),
+    "aorta": Blob(175, (0, 30, 9), (2000, 11, 11)),
+}
+LABELS = {"background": 0} | {name: value for value, name in enumerate(ORGANS, start=1)}
+
+SPINE = Blob(230, (0, 66, 0), (2000, 21, 24))
+VENA_CAVA = Blob(150, (0, 28, -19), (2000, 10, 13))
+
+
+def write_phantom(
+    raw_folder: Path,
+    dataset_id: int = 999,
+    cases: int = 10,
+    test_cases: int = 4,
+    seed: int = 0,
+    shape: tuple[int, int, int] = SHAPE,
+) -> Path:
+    """Writes DatasetXXX_Phantom with imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
+
+    A case depends on the seed, on its own number and on the shape alone: more cases do not change the earlier ones.
+
+    Args:
+        raw_folder: nnUNet_raw, made if missing.
+        dataset_id: 1 to 999.
+        cases: labelled cases for training.
+        test_cases: held-out cases; labelsTs, which nnU-Net never reads, is their truth.
+        seed: of everything random.
+        shape: voxels along (z, y, x), SMALLEST_SHAPE or more.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        InputError: an impossible number or shape, or the id belongs to a data set that this function did not write.
+    """
+    _check_numbers(dataset_id, cases, test_cases, shape)
+    folder = raw_folder / f"Dataset{dataset_id:03d}_Phantom"
+    _check_free(folder)
+    raw_folder.mkdir(parents=True, exist_ok=True)
+    train_seed, test_seed = np.random.SeedSequence(seed).spawn(2)
+
+    with tempfile.TemporaryDirectory(dir=raw_folder, prefix=".phantom-") as temporary:
+        new = Path(temporary) / folder.name
+        for split, name, case_seeds in (
+            ("Tr", "phantom", train_seed.spawn(cases)),
+            ("Ts", "phantom_test", test_seed.spawn(test_cases)),
+        ):
+            (new / f"images{split}").mkdir(parents=True)
+            (new / f"labels{split}").mkdir()
+            for number, case_seed in enumerate(case_seeds):
+                image, label = draw_case(np.random.default_rng(case_seed), shape)
+                _write_volume(image, new / f"images{split}" / f"{name}_{number:03d}_0000.nii.gz")
+                _write_volume(label, new / f"labels{split}" / f"{name}_{number:03d}.nii.gz")
+        generate_dataset_json(
+            str(new),
+            channel_names={"0": "CT"},
+            labels=dict(LABELS),
+            num_training_cases=cases,
+            file_ending=".nii.gz",
+            dataset_name="Phantom",
+            description="Drawn by nnunet-semcl, not measured",
+            license="Apache-2.0",
+            converted_by="nnunet-semcl",
+            phantom={"seed": seed, "shape": list(shape)},
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.replace(folder)
+    return folder
+
+
+def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one abdomen of random build.
+
+    Returns:
+        The image in HU (int16) and the labels of LABELS (uint8), both (Z, Y, X).
+    """
+    axes = _axes(shape)
+    mm = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, Z, Y, X)
+    place = rng.normal(0, 3, size=3)
+    build = rng.uniform(0.94, 1.06, size=3)
+    for axis in range(3):
+        mm[axis] = (mm[axis] - place[axis]) / build[axis] + 5 * _waves(rng, axes, wavelength=240)
+
+    image = np.full(shape, AIR, np.float32)
+    label = np.zeros(shape, np.uint8)
+    from_axis = np.hypot(mm[1] / 104, mm[2] / 146)  # 1 on the skin
+    for edge, hu in ((1.0, FAT), (0.90, MUSCLE), (0.81, FAT)):
+        image[from_axis < edge] = hu + rng.normal(0, 4)
+    bowel = [
+        Blob(rng.uniform(20, 70), (rng.uniform(-90, -50), rng.uniform(-55, -15), rng.uniform(-70, 70)), (22, 14, 18))
+        for _ in range(5)
+    ]
+    for blob in (*bowel, SPINE, VENA_CAVA):
+        image[_inside(rng, blob, mm)] = blob.hu + rng.normal(0, 5)
+    uptake = rng.normal(1, 0.04)  # of contrast agent, by all organs alike
+    for name, organ in ORGANS.items():
+        inside = _inside(rng, organ, mm)
+        image[inside] = organ.hu * uptake + rng.normal(0, 3)
+        label[inside] = LABELS[name]
+
+    image = gaussian_filter(image, sigma=(0.6, 0.5, 0.5))  # partial volume, most of it between slices
+    image += rng.normal(0, NOISE, size=shape)
+    return np.clip(np.rint(image), -1024, 3071).astype(np.int16), label
+
+
+def _inside(rng: np.random.Generator, blob: Blob, mm: np.ndarray) -> np.ndarray:
+    """Where a randomly placed, sized, turned and dented copy of the blob lies; mm is (3, Z, Y, X), result (Z, Y, X)."""
+    centre = (np.asarray(blob.centre) + rng.normal(0, 3.5, size=3)).tolist()
+    radii = (np.asarray(blob.radii) * rng.uniform(0.9, 1.1, size=3)).tolist()
+    about_z, about_y = np.radians(np.array([blob.tilt, 0]) + rng.normal(0, 6, size=2)).tolist()
+    z, y, x = (c - middle for c, middle in zip(mm, centre, strict=True))
+    y, x = cos(about_z) * y - sin(about_z) * x, sin(about_z) * y + cos(about_z) * x
+    z, x = cos(about_y) * z - sin(about_y) * x, sin(about_y) * z + cos(about_y) * x
+    y = y - blob.bend * ((x / radii[2]) ** 2 - 0.5)
+    dents = _waves(rng, _axes(mm.shape[1:]), wavelength=60)
+    distance = sum(np.abs(c / radius) ** blob.power for c, radius in zip((z, y, x), radii, strict=True))
+    return distance < 1 + 0.1 * blob.power * dents
+
+
+def _waves(rng: np.random.Generator, axes: list[np.ndarray], wavelength: float, count: int = 3) -> np.ndarray:
+    """A smooth random field within [-1, 1] on the grid of the axes in mm: the mean of plane waves, (Z, Y, X)."""
+    direction = rng.normal(size=(count, 3))
+    direction *= 2 * np.pi / wavelength / np.linalg.norm(direction, axis=1, keepdims=True)
+    phase = np.exp(1j * rng.uniform(0, 2 * np.pi, size=count))
+    # exp(i k.r) is a product over the axes, so that a few one-dimensional exponentials give the whole grid.
+    z, y, x = (np.exp(1j * np.outer(k, axis)).astype(np.complex64) for k, axis in zip(direction.T, axes, strict=True))
+    return np.tensordot(z * phase[:, None], y[:, :, None] * x[:, None, :], axes=(0, 0)).real.astype(np.float32) / count
+
+
+def _axes(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The voxels' places in mm along z, y and x, from the middle of the field of view."""
+    return [
+        ((np.arange(n) - (n - 1) / 2) * (extent / n)).astype(np.float32)
+        for n, extent in zip(shape, EXTENT, strict=True)
+    ]
+
+
+def _write_volume(volume: np.ndarray, path: Path) -> None:
+    image = sitk.GetImageFromArray(volume)
+    spacing = np.divide(EXTENT, volume.shape)[::-1]  # SimpleITK counts x, y, z
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin((-spacing * (np.array(image.GetSize()) - 1) / 2).tolist())
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _check_numbers(dataset_id: int, cases: int, test_cases: int, shape: tuple[int, int, int]) -> None:
+    where = "the phantom data set"
+    if not 1 <= dataset_id <= 999:
+        raise InputError(where, f"the id {dataset_id}", "1 to 999", "Choose an id that is free.")
+    if cases < 1 or test_cases < 0:
+        raise InputError(where, f"{cases} and {test_cases} cases", "1 or more, and 0 or more", "Ask for more cases.")
+    if len(shape) != 3 or any(n < least for n, least in zip(shape, SMALLEST_SHAPE, strict=True)):
+        raise InputError(where, f"the shape {shape}", f"(z, y, x) of at least {SMALLEST_SHAPE}", "Enlarge it.")
+
+
+def _check_free(folder: Path) -> None:
+    """The id may be in use by a phantom alone: two names with one id would confuse nnU-Net."""
+    for other in folder.parent.glob(f"{folder.name[:10]}_*"):
+        ours = (other / "dataset.json").is_file() and "phantom" in load_json(str(other / "dataset.json"))
+        if other.name != folder.name or not ours:
+            raise InputError(
+                str(other), "a data set that is no phantom", "a free id", "Choose another id, or another raw folder."
+            )

@@ -1,0 +1,116 @@
+"""Supervised contrastive loss, exact and in row tiles: memory grows with N, not with N x N."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+# Similarities held at once: TILE_ROWS x N. Measured on CPU: fewer rows slow the products, more gain nothing.
+TILE_ROWS = 256
+
+
+class SupConLoss(nn.Module):
+    """Supervised contrastive loss (Khosla et al. 2020, eq. 2, "L_out"; SemCL's loss, Lee et al. 2021).
+
+    With z the L2-normalised embeddings, P(i) the other samples labelled as i is, and M the number of samples whose
+    P(i) is not empty (the anchors):
+
+        L = 1/M sum_i -1/|P(i)| sum_{p in P(i)} log( exp(z_i . z_p / t) / sum_{a != i} exp(z_i . z_a / t) )
+
+    A sample without positives is no anchor but stays a negative of the others. Without any anchor the loss is a
+    differentiable zero. Half precision and autocast are computed in float32; float64 stays float64. There are first
+    derivatives only.
+
+    Args:
+        temperature: t, above zero.
+
+    Shape:
+        embeddings: (N, D), any scale.
+        labels: (N,), any integers.
+        output: scalar, float32 or float64.
+
+    Raises:
+        ValueError: the temperature is not above zero and finite; embeddings are not (N, D); labels are not (N,) or
+            not integers.
+
+    Sources: https://arxiv.org/abs/2004.11362, https://arxiv.org/abs/2106.01596
+    """
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be above zero and finite, not {temperature}")
+        self.temperature = temperature
+
+    # Compiled, the tile loop would be unrolled for every N: it runs as it is, between compiled graphs.
+    @torch.compiler.disable
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        if embeddings.ndim != 2:
+            raise ValueError(f"embeddings must be (N, D), not {tuple(embeddings.shape)}")
+        if labels.shape != embeddings.shape[:1]:
+            raise ValueError(f"labels must be ({len(embeddings)},) as the embeddings are, not {tuple(labels.shape)}")
+        if labels.is_floating_point() or labels.is_complex():
+            raise ValueError(f"labels must be integers, not {labels.dtype}")
+
+        z = F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))  # (N, D)
+        _, class_of, class_size = torch.unique(labels, return_inverse=True, return_counts=True)
+        positives = class_size[class_of] - 1  # (N,), how many each sample has
+        is_anchor = positives > 0
+        weight = is_anchor.to(z.dtype) / is_anchor.sum().clamp(min=1)  # (N,), 1/M at anchors
+
+        # Summed over a class, z_i . z_p needs no pairs: z_i . (sum of the class - z_i).
+        own_class = _class_means(z, class_of, class_size)[class_of]  # (N, D)
+        to_class = (z * own_class).sum(dim=1) * (positives + 1) - z.square().sum(dim=1)  # (N,)
+        similarity = to_class / positives.clamp(min=1) / self.temperature  # (N,), mean of z_i . z_p / t over P(i)
+        return _WeightedLoss.apply(z, similarity, weight, self.temperature)
+
+
+def _class_means(z: Tensor, class_of: Tensor, class_size: Tensor) -> Tensor:
+    """Mean of each class's samples: (N, D), (N,), (classes,) -> (classes, D)."""
+    share = 1 / class_size[class_of].to(z.dtype).unsqueeze(1)  # (N, 1)
+    zeros = z.new_zeros(len(class_size), z.shape[1])
+    means = zeros.index_add(0, class_of, z * share)
+    # index_add sums one by one, so a large class loses digits: the mean of what is left over gives them back.
+    return means + zeros.index_add(0, class_of, (z - means[class_of]) * share)
+
+
+class _WeightedLoss(torch.autograd.Function):
+    """sum_i weight_i ( log sum_{a != i} exp(z_i . z_a / t) - similarity_i ), for z (N, D), similarity and weight (N,).
+
+    The gradient to z is worked out beside the value, while each tile of similarities is at hand: with the softmax
+    p_ia = exp(z_i . z_a / t) / sum_{b != i} exp(z_i . z_b / t),
+
+        d/dz_k = 1/t ( sum_a weight_k p_ka z_a + sum_i weight_i p_ik z_i ).
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, similarity: Tensor, weight: Tensor, temperature: float) -> Tensor:
+        n = len(z)
+        scaled = z / temperature  # (N, D)
+        log_denominator = z.new_empty(n)
+        gradient = torch.zeros_like(z)
+        tiles = z.new_empty(min(TILE_ROWS, n), n)
+        for start in range(0, n, TILE_ROWS):
+            rows = slice(start, min(start + TILE_ROWS, n))
+            tile = tiles[: rows.stop - start]  # (T, N), changed in place from similarities to weight * p
+            # Products into given memory, here and below: lean, and autocast leaves them in full precision.
+            torch.mm(scaled[rows], z.T, out=tile)
+            # Not -inf, which would make NaN of a lone sample.
+            tile.diagonal(start).fill_(torch.finfo(z.dtype).min)
+            highest = tile.amax(dim=1, keepdim=True)
+            total = tile.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            log_denominator[rows] = (highest + total.log()).squeeze(1)
+            if ctx.needs_input_grad[0]:
+                tile.mul_(weight[rows, None] / total)
+                gradient[rows].addmm_(tile, scaled)
+                gradient.addmm_(tile.T, scaled[rows])
+        ctx.save_for_backward(gradient, weight)
+        return (weight * (log_denominator - similarity)).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        gradient, weight = ctx.saved_tensors
+        return gradient * grad_output, -weight * grad_output, None, None

@@ -1,0 +1,50 @@
+"""What pretraining did, epoch by epoch: pretraining_log.jsonl and pretraining.png in the fold's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+LOG_NAME = "pretraining_log.jsonl"
+PLOT_NAME = "pretraining.png"
+
+Record = dict[str, float | int]
+
+
+def write_history(folder: Path, records: list[Record]) -> None:
+    """Writes the log, one JSON object an epoch, and the plot; each replaces the former one as a whole.
+
+    A key `held_back_x` is the figure x on cases that the phase does not train on.
+    """
+    _replace(folder / LOG_NAME, "".join(json.dumps(r) + "\n" for r in records).encode())
+    trained = [k for k in records[-1] if f"held_back_{k}" in records[-1]]
+    names = trained or [k for k in records[-1] if k not in ("epoch", "learning_rate", "seconds")]
+    figure = Figure(figsize=(9, 3 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        _curve(axis, records, name, "training cases")
+        _curve(axis, records, f"held_back_{name}", "held-back cases")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axis.set_xlabel("epochs of pretraining done")
+    temporary = folder / f".{PLOT_NAME}"
+    figure.savefig(temporary, format="png", dpi=100)
+    os.replace(temporary, folder / PLOT_NAME)
+
+
+def _curve(axis: object, records: Iterable[Record], name: str, label: str) -> None:
+    points = [(r["epoch"], r[name]) for r in records if name in r]
+    if points:
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

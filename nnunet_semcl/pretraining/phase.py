@@ -1,0 +1,205 @@
+"""The pretraining phase: one loop, one resume, one log. It knows nothing of the method it runs."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
+from nnunet_semcl.pretraining.history import Record, write_history
+from nnunet_semcl.pretraining.task import PretrainingTask
+
+CHECKPOINT_NAME = "checkpoint_pretraining.pth"
+MAX_GRADIENT_NORM = 12  # nnU-Net's
+HELD_BACK_BATCHES = 8
+
+
+@dataclass
+class PretrainingPhase:
+    """Runs a task over batches and leaves its network pretrained.
+
+    Attributes:
+        task: turns a batch into a loss.
+        batches: item i is batch number i, a dict of tensors; as long as one asks for.
+        held_back: the same from cases that the phase does not train on, for the log only; None where there are none.
+        epochs, iterations_per_epoch: length.
+        learning_rate, weight_decay: of AdamW; one-cycle schedule with a warm-up over the first tenth.
+        folder: where checkpoint, log and plot go, an existing one.
+        settings: plain values; a checkpoint is resumed only by a phase with the same ones.
+        workers: processes that make batches; 0 makes them in this one.
+        write_checkpoints: False keeps the checkpoint off the disk (nnU-Net's --disable_checkpointing).
+        log: takes the lines for nnU-Net's log file.
+    """
+
+    task: PretrainingTask
+    batches: Dataset
+    held_back: Dataset | None
+    epochs: int
+    iterations_per_epoch: int
+    learning_rate: float
+    weight_decay: float
+    folder: Path
+    device: torch.device
+    settings: dict[str, Any]
+    workers: int
+    write_checkpoints: bool
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        parameters = [p for p in self.task.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            max_lr=self.learning_rate,
+            total_steps=self.epochs * self.iterations_per_epoch + 1,
+            pct_start=0.1,
+            cycle_momentum=False,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")
+        self.records: list[Record] = []
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT_NAME
+
+    def run(self) -> None:
+        """Runs the epochs that are left; after each the log, the plot and the checkpoint are written.
+
+        Raises:
+            RuntimeError: the loss is no longer finite; the checkpoint of the last good epoch stays.
+        """
+        if not self.records:
+            self.records.append({"epoch": 0, **self._held_back_figures()})
+            self._save()  # from now on --c knows that this run is the last one
+        first = self.records[-1]["epoch"]
+        for epoch, batches in enumerate(self._batches_by_epoch(first), start=first + 1):
+            started = time.time()
+            learning_rate = self.schedule.get_last_lr()[0]
+            figures = self._train(batches, f"Pretraining epoch {epoch}/{self.epochs}")
+            if not math.isfinite(figures["loss"]):
+                raise RuntimeError(
+                    f"Pretraining epoch {epoch}: the loss is {figures['loss']}. The state after epoch {epoch - 1} is "
+                    f"kept in {self.checkpoint}. Lower learning_rate, or look for values that are not finite in images."
+                )
+            figures |= self._held_back_figures()
+            self.records.append(
+                {"epoch": epoch, "learning_rate": learning_rate, "seconds": time.time() - started, **figures}
+            )
+            # The checkpoint holds the records too, so a log cut off here is made whole by the next epoch.
+            self._save()
+            write_history(self.folder, self.records)
+            self._log_epoch()
+
+    def resume(self) -> None:
+        """Takes up the state of the checkpoint.
+
+        Raises:
+            InputError: it cannot be read, or was made with other settings.
+        """
+        content = load_safely(self.checkpoint, self.device, set(self._state()))
+        if content["settings"] != self.settings:
+            differing = sorted(
+                k
+                for k in self.settings.keys() | content["settings"].keys()
+                if self.settings.get(k) != content["settings"].get(k)
+            )
+            raise InputError(
+                str(self.checkpoint),
+                ", ".join(f"{k} = {content['settings'].get(k)}" for k in differing),
+                ", ".join(f"{k} = {self.settings.get(k)}" for k in differing),
+                "Go back to the former settings, or start again without --c.",
+            )
+        self.task.load_state_dict(content["task"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule.load_state_dict(content["schedule"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.records = content["records"]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "records": self.records,
+            "settings": self.settings,
+        }
+
+    def _save(self) -> None:
+        if self.write_checkpoints:
+            save_atomically(self._state(), self.checkpoint)
+
+    def _batches_by_epoch(self, first_epoch: int) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
+        numbers = range(first_epoch * self.iterations_per_epoch, self.epochs * self.iterations_per_epoch)
+        loader = iter(
+            DataLoader(
+                self.batches,
+                batch_size=None,
+                sampler=numbers,
+                num_workers=self.workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        )
+        for _ in range(first_epoch, self.epochs):
+            yield islice(loader, self.iterations_per_epoch)
+        next(loader, None)  # its end, which sends the workers home before nnU-Net starts its own
+
+    def _train(self, batches: Iterator[dict[str, torch.Tensor]], title: str) -> dict[str, float]:
+        """One epoch; returns the means of the task's figures."""
+        self.task.train()
+        sums: dict[str, float] = defaultdict(float)
+        bar = tqdm(batches, title, self.iterations_per_epoch, leave=False, disable=not sys.stderr.isatty())
+        for batch in bar:
+            self.optimizer.zero_grad(set_to_none=True)
+            figures = self._forward(batch)
+            self.scaler.scale(figures["loss"]).backward()
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.task.parameters(), MAX_GRADIENT_NORM)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.schedule.step()
+            for name, figure in figures.items():
+                sums[name] += figure.item()
+            bar.set_postfix(loss=f"{figures['loss'].item():.3f}")
+        return {name: total / self.iterations_per_epoch for name, total in sums.items()}
+
+    @torch.no_grad()
+    def _held_back_figures(self) -> dict[str, float]:
+        if self.held_back is None:
+            return {}
+        self.task.eval()
+        sums: dict[str, float] = defaultdict(float)
+        for number in range(HELD_BACK_BATCHES):
+            for name, figure in self._forward(self.held_back[number]).items():
+                sums[f"held_back_{name}"] += figure.item()
+        return {name: total / HELD_BACK_BATCHES for name, total in sums.items()}
+
+    def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        # As nnU-Net: mixed precision on CUDA alone, since autocast is slow on the CPU and missing on mps.
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            return self.task(batch)
+
+    def _log_epoch(self) -> None:
+        record = self.records[-1]
+        self.log("")
+        self.log(f"Pretraining epoch {record['epoch']} of {self.epochs}")
+        self.log(f"Current learning rate: {record['learning_rate']:.5f}")
+        names = [k for k in record if k not in ("epoch", "learning_rate", "seconds")]
+        for name in names:
+            self.log(f"pretraining {name.replace('held_back_', 'held-back ')} {record[name]:.4f}")
+        self.log(f"Epoch time: {record['seconds']:.2f} s")
