@@ -43,7 +43,6 @@ class SemCLConfig:
             InputError: the section has an unknown key or an impossible value.
         """
         strides = np.prod(np.vstack(configuration.pool_op_kernel_sizes), axis=0)
-        query_size = _query_size(configuration.patch_size, strides)
         query_size, queries = _queries(configuration.batch_size, configuration.patch_size, strides)
         derived = cls(query_size, queries)
         section = configuration.configuration.get("semcl", {})

@@ -1,0 +1,21 @@
+"""SemCLTrainer at a length that a CPU can show: 2000 pretraining and 2000 training steps."""
+
+import torch
+
+from nnunet_semcl.training.semcl_trainer import SemCLTrainer
+
+
+class SemCLTrainerBenchmark(SemCLTrainer):
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 8
+        self.num_pretraining_epochs = 8
+        self.num_val_iterations_per_epoch = 10
+        self.seed = 0

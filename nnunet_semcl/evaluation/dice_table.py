@@ -1,0 +1,93 @@
+"""Dice per case and organ by nnU-Net's own evaluation, and a plain-text table that sets trainers side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple, load_summary_json
+
+from nnunet_semcl.errors import InputError
+
+CaseDice = dict[str, dict[str, float]]
+"""Dice by case, then by organ; NaN where neither truth nor prediction show the organ."""
+
+
+def dice_by_case(predictions: Path, truth: Path, labels: dict[str, int], file_ending: str = ".nii.gz") -> CaseDice:
+    """Evaluates a folder of predictions and leaves nnU-Net's summary.json in it.
+
+    nnU-Net evaluates in a process that it spawns: call this from a module that can be imported.
+
+    Args:
+        predictions, truth: folders with one segmentation a case, of the same names in both.
+        labels: the organs, with their values in the segmentations.
+        file_ending: of all segmentations.
+
+    Raises:
+        InputError: there is no truth, or the two folders do not hold the same cases.
+    """
+    expected, found = ({f.name for f in folder.glob(f"*{file_ending}")} for folder in (truth, predictions))
+    if not expected:
+        raise InputError(str(truth), f"no file *{file_ending}", "the true segmentations", "Name their folder.")
+    if expected != found:
+        missing, extra = sorted(expected - found), sorted(found - expected)
+        difference = f"{len(missing)} missing {missing[:3]} and {len(extra)} without truth {extra[:3]}"
+        raise InputError(str(predictions), difference, f"the cases of {truth}", "Predict just these cases.")
+    summary = predictions / "summary.json"
+    compute_metrics_on_folder_simple(str(truth), str(predictions), list(labels.values()), str(summary), num_processes=1)
+    return read_summary(summary, labels, file_ending)
+
+
+def read_summary(summary: Path, labels: dict[str, int], file_ending: str = ".nii.gz") -> CaseDice:
+    """Dice out of a summary.json of nnU-Net's, be it of a test set or of a fold's validation folder.
+
+    Raises:
+        InputError: there is no such file, or it lacks one of the labels.
+    """
+    if not summary.is_file():
+        raise InputError(str(summary), "no such file", "nnU-Net's evaluation", "Run nnUNetv2_evaluate_simple first.")
+    dice: CaseDice = {}
+    for case in load_summary_json(str(summary))["metric_per_case"]:
+        metrics = case["metrics"]
+        absent = [organ for organ, value in labels.items() if value not in metrics]
+        if absent:
+            raise InputError(
+                str(summary), f"no Dice of {', '.join(absent)}", "all organs", "Evaluate again with these labels."
+            )
+        name = Path(case["prediction_file"]).name.removesuffix(file_ending)
+        dice[name] = {organ: float(metrics[value]["Dice"]) for organ, value in labels.items()}
+    return dice
+
+
+def mean_dice(cases: CaseDice) -> dict[str, float]:
+    """An organ's mean over the cases that show it, and "mean" over the organs, as nnU-Net's foreground_mean."""
+    organs = list(next(iter(cases.values())))
+    means = {organ: _mean([case[organ] for case in cases.values()]) for organ in organs}
+    return means | {"mean": _mean(list(means.values()))}
+
+
+def dice_table(dice_of_trainer: dict[str, CaseDice]) -> str:
+    """One row an organ and their mean, one column a trainer; between two trainers the second minus the first too."""
+    columns = {trainer: mean_dice(cases) for trainer, cases in dice_of_trainer.items()}
+    names = list(next(iter(columns.values())))
+    text = {trainer: [_figure(column[name]) for name in names] for trainer, column in columns.items()}
+    if len(columns) == 2:
+        first, second = columns.values()
+        text["difference"] = [_figure(second[name] - first[name], "+.3f") for name in names]
+    first_width = max(len(name) for name in ("organ", *names))
+    widths = {title: max(len(title), *map(len, figures)) for title, figures in text.items()}
+    rule = "-" * (first_width + sum(2 + width for width in widths.values()))
+    lines = ["organ".ljust(first_width) + "".join("  " + title.rjust(widths[title]) for title in text), rule]
+    for row, name in enumerate(names):
+        lines.append(name.ljust(first_width) + "".join("  " + text[t][row].rjust(widths[t]) for t in text))
+    lines.insert(-1, rule)
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _figure(value: float, form: str = ".3f") -> str:
+    return "-" if np.isnan(value) else format(value, form)

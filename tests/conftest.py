@@ -1,0 +1,113 @@
+"""The phantom, preprocessed once by nnU-Net's own commands, and trainers over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_semcl.datasets.phantom import write_phantom
+from nnunet_semcl.planning import load_preset
+
+DATASET_ID = 999
+TRAINERS = Path(__file__).parent / "trainers"
+BIN = Path(sys.executable).parent
+
+
+class NNUNetFolders:
+    """nnU-Net's three folders below one root, with the phantom in them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.dataset = f"Dataset{DATASET_ID}_Phantom"
+        self.environment = {
+            "nnUNet_raw": str(root / "raw"),
+            "nnUNet_preprocessed": str(root / "preprocessed"),
+            "nnUNet_results": str(root / "results"),
+            "nnUNet_extTrainer": str(TRAINERS),
+            "nnUNet_n_proc_DA": "0",
+            "nnUNet_def_n_proc": "1",
+            "OMP_NUM_THREADS": "2",
+        }
+        for name in ("raw", "preprocessed", "results"):
+            (root / name).mkdir(exist_ok=True)
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw" / self.dataset
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "preprocessed" / self.dataset
+
+    def fold(self, trainer: str, configuration: str, plans: str = "nnUNetTinyPlans", fold: int | str = 0) -> Path:
+        return self.root / "results" / self.dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
+
+    def start(self, command: str) -> subprocess.Popen:
+        program, *arguments = command.split()
+        return subprocess.Popen(
+            [str(BIN / program), *arguments],
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, command: str) -> subprocess.CompletedProcess:
+        process = self.start(command)
+        output, _ = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
+    """Planned and preprocessed in 2d and 3d_fullres, PlainConvUNet and ResidualEncoderUNet. Not to be changed."""
+    folders = NNUNetFolders(tmp_path_factory.mktemp("nnunet"))
+    write_phantom(folders.root / "raw", DATASET_ID, cases=5, test_cases=1, seed=0, shape=(24, 40, 48))
+    residual = folders.root / "residual.json"
+    tiny = vars(load_preset("tiny"))
+    residual.write_text(json.dumps(tiny | {"plans_name": "nnUNetTinyResEncPlans"}))
+    for command in (
+        f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -c 2d 3d_fullres -np 1 1",
+        f"nnUNetv2_plan_experiment -d {DATASET_ID} -pl nnUNetPlannerResEncM",
+        f"nnunet-semcl plan -d {DATASET_ID} --preset tiny",
+        f"nnunet-semcl plan -d {DATASET_ID} --preset {residual} -p nnUNetResEncUNetMPlans",
+    ):
+        result = folders.run(command)
+        assert result.returncode == 0, result.stdout
+    return folders
+
+
+@pytest.fixture
+def folders(prepared: NNUNetFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NNUNetFolders:
+    """A copy that a test may change, with the environment pointing to it."""
+    copy = NNUNetFolders(tmp_path)
+    shutil.copytree(prepared.raw, copy.raw)
+    shutil.copytree(prepared.preprocessed, copy.preprocessed)
+    for name, value in copy.environment.items():
+        monkeypatch.setenv(name, value)
+    return copy
+
+
+@pytest.fixture
+def make_trainer(folders: NNUNetFolders) -> Callable[..., object]:
+    """Builds a trainer as nnUNetv2_train does, in this process."""
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    def make(
+        trainer: str = "SemCLTrainerShort",
+        configuration: str = "2d",
+        fold: int | str = 0,
+        plans: str = "nnUNetTinyPlans",
+        resume: bool = False,
+    ) -> object:
+        return get_trainer_from_args(str(DATASET_ID), configuration, fold, trainer, plans, resume, torch.device("cpu"))
+
+    return make

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.task import PretrainingTask
+
+
+class Regression(PretrainingTask):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Linear(4, 1)
+
+    def forward(self, batch):
+        error = (self.network(batch["x"])[:, 0] - batch["y"]).square().mean()
+        return {"loss": error, "error": error.detach().sqrt()}
+
+    def remove_additions(self) -> None:
+        pass
+
+
+class Batches(Dataset):
+    """Batch number i; from number `broken` on, the targets are infinite."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __getitem__(self, number: int):
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(number))
+        y = x.sum(1)
+        return {"x": x, "y": y * torch.inf if self.broken is not None and number >= self.broken else y}
+
+
+def phase(folder: Path, epochs=4, workers=0, batches=None, **more) -> PretrainingPhase:
+    values = {
+        "task": Regression(),
+        "batches": batches or Batches(),
+        "held_back": Batches(),
+        "epochs": epochs,
+        "iterations_per_epoch": 5,
+        "learning_rate": 0.05,
+        "weight_decay": 0.0,
+        "folder": folder,
+        "device": torch.device("cpu"),
+        "settings": {"learning_rate": 0.05, "size": (2, 3)},
+        "workers": workers,
+        "write_checkpoints": True,
+        "log": lambda line: None,
+    }
+    return PretrainingPhase(**(values | more))
+
+
+def weights(p: PretrainingPhase) -> list[torch.Tensor]:
+    return [w.detach().clone() for w in p.task.parameters()]
+
+
+def test_it_learns_logs_and_draws(tmp_path):
+    lines: list[str] = []
+    p = phase(tmp_path, log=lines.append)
+    p.run()
+    records = [json.loads(line) for line in (tmp_path / "pretraining_log.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == [0, 1, 2, 3, 4]
+    assert set(records[0]) == {"epoch", "held_back_loss", "held_back_error"}
+    assert records[-1]["held_back_loss"] < records[0]["held_back_loss"]
+    assert records[-1]["loss"] < records[1]["loss"]
+    assert (tmp_path / "pretraining.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Pretraining epoch 4 of 4" in lines
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("workers", (0, 2))
+def test_an_interrupted_run_equals_one_that_was_not(tmp_path, workers):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = phase(tmp_path / "whole", workers=workers)
+    whole.run()
+
+    class Killed(Exception):
+        pass
+
+    def die_in_epoch_3(line: str) -> None:
+        if line.startswith("Pretraining epoch 3"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        phase(tmp_path / "parts", workers=workers, log=die_in_epoch_3).run()
+    parts = phase(tmp_path / "parts", workers=workers)
+    parts.resume()
+    assert parts.records[-1]["epoch"] == 3
+    parts.run()
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(parts), strict=True))
+    assert [r["loss"] for r in parts.records[1:]] == [r["loss"] for r in whole.records[1:]]
+
+
+def test_workers_are_gone_afterwards(tmp_path):
+    phase(tmp_path, workers=2).run()
+    assert not multiprocessing.active_children()
+
+
+def test_resuming_a_finished_phase_changes_nothing(tmp_path):
+    done = phase(tmp_path)
+    done.run()
+    again = phase(tmp_path)
+    again.resume()
+    again.run()
+    assert all(torch.equal(a, b) for a, b in zip(weights(done), weights(again), strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(tmp_path):
+    with pytest.raises(RuntimeError, match=r"epoch 3: the loss is (inf|nan)\. The state after epoch 2 is kept"):
+        phase(tmp_path, batches=Batches(broken=12)).run()
+    good = phase(tmp_path)
+    good.resume()
+    assert good.records[-1]["epoch"] == 2
+    assert all(w.isfinite().all() for w in weights(good))
+
+
+def test_without_held_back_cases_and_without_checkpoints(tmp_path):
+    p = phase(tmp_path, held_back=None, write_checkpoints=False)
+    p.run()
+    assert not p.checkpoint.exists()
+    assert not any(k.startswith("held_back") for r in p.records for k in r)
+    assert (tmp_path / "pretraining.png").exists()
+
+
+def test_other_settings_are_named(tmp_path):
+    phase(tmp_path).run()
+    other = phase(tmp_path, settings={"learning_rate": 0.1, "size": (2, 3)})
+    with pytest.raises(InputError, match=r"found learning_rate = 0\.05, expected learning_rate = 0\.1"):
+        other.resume()
+
+
+@pytest.mark.parametrize("damage", ("truncated", "garbage", "empty", "foreign", "code"))
+def test_a_mangled_checkpoint_is_told_and_kept(tmp_path, damage):
+    phase(tmp_path).run()
+    path = tmp_path / "checkpoint_pretraining.pth"
+    content = path.read_bytes()
+    if damage == "foreign":
+        torch.save({"network_weights": {}}, path)
+    elif damage == "code":
+        torch.save({"task": Regression()}, path)
+    else:
+        path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"x" * 999, "empty": b""}[damage])
+    mangled = path.read_bytes()
+    with pytest.raises(InputError, match=r"checkpoint_pretraining\.pth: found .*start again without --c"):
+        phase(tmp_path).resume()
+    assert path.read_bytes() == mangled
+
+
+def test_a_kill_while_saving_leaves_the_former_checkpoint(tmp_path, monkeypatch):
+    p = phase(tmp_path, epochs=2)
+    p.run()
+    before = p.checkpoint.read_bytes()
+
+    def half(content, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError):
+        p._save()
+    assert p.checkpoint.read_bytes() == before

@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from nnunet_semcl.config import SemCLConfig
+from nnunet_semcl.errors import InputError
+
+
+def plan(batch_size=12, patch_size=(128, 160), strides=((1, 1), (2, 2), (2, 2)), **more) -> ConfigurationManager:
+    architecture = {"network_class_name": "x", "arch_kwargs": {"strides": strides}, "_kw_requires_import": ()}
+    return ConfigurationManager(
+        {"batch_size": batch_size, "patch_size": list(patch_size), "architecture": architecture, **more}
+    )
+
+
+@given(
+    batch_size=st.integers(1, 300),
+    steps=st.lists(st.integers(1, 20), min_size=2, max_size=3),
+    stages=st.integers(1, 5),
+)
+def test_queries_fit_the_strides_and_the_plans_budget(batch_size, steps, stages):
+    strides = [[1] * len(steps)] + [[2] * len(steps)] * stages
+    patch = [s * 2**stages for s in steps]
+    config = SemCLConfig.from_plan(plan(batch_size, patch, strides), "c")
+    assert all(q % 2**stages == 0 and 0 < q <= p for q, p in zip(config.query_size, patch, strict=True))
+    assert config.queries_per_batch >= 4
+    budget = batch_size * math.prod(patch)
+    assert config.queries_per_batch == 4 or config.queries_per_batch * math.prod(config.query_size) <= budget
+
+
+def test_large_batches_keep_the_patch_and_small_ones_shrink_it():
+    assert SemCLConfig.from_plan(plan(batch_size=12), "2d").query_size == (128, 160)
+    strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
+    config = SemCLConfig.from_plan(plan(2, (40, 128, 128), strides), "3d_fullres")
+    assert config.query_size == (26, 84, 84)
+    assert config.queries_per_batch == 2 * 40 * 128 * 128 // (26 * 84 * 84)
+
+
+def test_the_plans_section_overrides_single_fields():
+    config = SemCLConfig.from_plan(plan(semcl={"query_size": [64, 64], "temperature": 0.3}), "2d")
+    assert config == SemCLConfig((64, 64), config.queries_per_batch, temperature=0.3)
+    assert config.as_dict()["query_size"] == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"temprature": 0.1}, r'unknown key "temprature".*query_size.*temperature'),
+        ({"temperature": 0}, "temperature.*found 0.*above 0"),
+        ({"temperature": "0.1"}, "temperature.*'0.1'"),
+        ({"temperature": math.nan}, "temperature.*nan"),
+        ({"learning_rate": math.inf}, "learning_rate.*inf"),
+        ({"weight_decay": -1}, "weight_decay.*-1.*at least 0"),
+        ({"queries_per_batch": 3}, "queries_per_batch.*found 3.*two objects"),
+        ({"queries_per_batch": True}, "queries_per_batch.*True"),
+        ({"embedding_dim": 1.5}, r"embedding_dim.*1\.5"),
+        ({"query_size": [64]}, r"query_size.*\[64\].*2 whole numbers"),
+        ({"query_size": [64, 63]}, r"query_size.*multiples of the network's strides \[4, 4\]"),
+        ({"query_size": 64}, "query_size.*64"),
+        ([1], "list.*object of settings"),
+    ],
+)
+def test_bad_sections_are_named(section, message):
+    with pytest.raises(InputError, match=message) as error:
+        SemCLConfig.from_plan(plan(semcl=section), "2d")
+    assert '"semcl" of configuration 2d' in str(error.value)
+
+
+@given(st.dictionaries(st.text(max_size=12) | st.sampled_from(("query_size", "temperature")),
+                       st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()),
+                       max_size=3))  # fmt: skip
+def test_any_section_is_taken_or_refused_in_our_own_words(section):
+    try:
+        config = SemCLConfig.from_plan(plan(semcl=section), "2d")
+    except InputError:
+        return
+    assert config.temperature > 0
+    assert not np.any(np.mod(config.query_size, 4))
