@@ -48,21 +48,33 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="nnUNetv2_train, with the trainers of this package")
     commands.add_parser("predict", help="nnUNetv2_predict, with the trainers of this package")
 
-    plan = commands.add_parser("plan", help="a preset's variant of nnU-Net's plans, beside them",
-                               description="Writes a preset's variant of nnU-Net's plans beside them; nnUNetv2_train "
-                                           "selects it with -p. Nothing is preprocessed again.")
+    plan = commands.add_parser(
+        "plan",
+        help="a preset's variant of nnU-Net's plans, beside them",
+        description="Writes a preset's variant of nnU-Net's plans beside them; nnUNetv2_train "
+        "selects it with -p. Nothing is preprocessed again.",
+    )
     plan.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
     plan.add_argument("--preset", required=True, help="a preset's name (tiny), or a JSON file of your own")
-    plan.add_argument("-p", default="nnUNetPlans", metavar="PLANS",
-                      help="identifier of the plans to start from (default: nnUNetPlans)")
+    plan.add_argument(
+        "-p",
+        default="nnUNetPlans",
+        metavar="PLANS",
+        help="identifier of the plans to start from (default: nnUNetPlans)",
+    )
     plan.set_defaults(run=_plan)
 
     doctor = commands.add_parser("doctor", help="says what stands in the way of a training, and what mends it")
     doctor.set_defaults(run=_doctor)
 
     demo = commands.add_parser("demo", help="a small training from beginning to end, on data made for it")
-    demo.add_argument("-o", type=Path, default=Path("nnunet_semcl_demo"), metavar="FOLDER",
-                      help="where it is written (default: nnunet_semcl_demo)")
+    demo.add_argument(
+        "-o",
+        type=Path,
+        default=Path("nnunet_semcl_demo"),
+        metavar="FOLDER",
+        help="where it is written (default: nnunet_semcl_demo)",
+    )
     demo.set_defaults(run=_demo)
     return parser
 
@@ -95,12 +107,13 @@ def _demo(args: argparse.Namespace) -> int:
 def _train(arguments: list[str]) -> int:
     from nnunetv2.run import run_training as nnunet
 
-    from nnunet_semcl.planning import check_training_input
+    from nnunet_semcl.preprocessed import check_training_input
 
     stock_run_training = nnunet.run_training
 
-    def checked_run_training(dataset: str, configuration: str, fold: str, trainer: str, plans_identifier: str,
-                             *rest: Any, **named: Any) -> None:
+    def checked_run_training(
+        dataset: str, configuration: str, fold: str, trainer: str, plans_identifier: str, *rest: Any, **named: Any
+    ) -> None:
         check_training_input(dataset, configuration, plans_identifier, fold)
         stock_run_training(dataset, configuration, fold, trainer, plans_identifier, *rest, **named)
 

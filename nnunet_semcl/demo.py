@@ -46,9 +46,10 @@ def run_demo(folder: Path) -> None:
 
     with _step(1, "Drawing a phantom data set"):
         dataset = write_phantom(folder / "nnUNet_raw", int(DATASET_ID))
+    environment = _environment(folder, device)
     for number, (title, command) in enumerate(_commands(folder, dataset, device), start=2):
         with _step(number, title):
-            run_logged(command, folder / "logs" / f"{number}_{title.replace(' ', '_')}.log", _environment(folder, device))
+            run_logged(command, folder / "logs" / f"{number}_{title.replace(' ', '_')}.log", environment)
     with _step(STEPS, "Evaluating"):
         report = _evaluate(folder, dataset)
     print(f"\n{report}\n\nEverything is in {folder} ({time.monotonic() - started:.0f} s)")
@@ -79,9 +80,9 @@ def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> No
 def _commands(folder: Path, dataset: Path, device: str) -> Iterator[tuple[str, list[str]]]:
     data = ["-d", DATASET_ID, "-c", CONFIGURATION]
     # One process each: to start one takes longer than its work on so little data.
-    preprocess = ["nnUNetv2_plan_and_preprocess", *data, "-npfp", "1", "-np", "1"]
-    yield "Planning and preprocessing", preprocess
-    yield "Making the plans smaller", [sys.executable, "-m", "nnunet_semcl.cli", "plan", "-d", DATASET_ID, "--preset", "tiny"]
+    yield "Planning and preprocessing", ["nnUNetv2_plan_and_preprocess", *data, "-npfp", "1", "-np", "1"]
+    nnunet_semcl = [sys.executable, "-m", "nnunet_semcl.cli"]
+    yield "Making the plans smaller", [*nnunet_semcl, "plan", "-d", DATASET_ID, "--preset", "tiny"]
     for trainer in TRAINERS:
         train = ["nnUNetv2_train", DATASET_ID, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", device]
         yield f"Training {trainer}", train

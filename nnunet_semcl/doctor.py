@@ -90,8 +90,9 @@ def check_folders() -> Iterator[Finding]:
         if not value:
             yield Finding("fault", f"{variable} is not set", f"export {variable}=/path/to/{variable}")
         elif not Path(value).is_dir():
-            yield Finding("fault", f"{variable}={value} is no folder",
-                          f'mkdir -p "{value}", or set {variable} to another folder')
+            yield Finding(
+                "fault", f"{variable}={value} is no folder", f'mkdir -p "{value}", or set {variable} to another folder'
+            )
         else:
             try:
                 if variable == "nnUNet_raw":
@@ -100,8 +101,11 @@ def check_folders() -> Iterator[Finding]:
                     tempfile.TemporaryFile(dir=value).close()
             except OSError as problem:
                 wanted = "u+rx" if variable == "nnUNet_raw" else "u+rwx"
-                yield Finding("fault", f"{variable}={value} is of no use: {problem.strerror}",
-                              f'chmod {wanted} "{value}", or set {variable} to a folder of your own')
+                yield Finding(
+                    "fault",
+                    f"{variable}={value} is of no use: {problem.strerror}",
+                    f'chmod {wanted} "{value}", or set {variable} to a folder of your own',
+                )
             else:
                 yield Finding("ok", f"{variable}={value}")
 
@@ -114,6 +118,7 @@ def check_trainers() -> Iterator[Finding]:
     """
     try:
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as search
+
         expected = trainer_classes()
     except ImportError as problem:
         yield Finding("fault", f"the trainers do not load: {problem}", "pip install --force-reinstall nnunet-semcl")
@@ -126,21 +131,33 @@ def check_trainers() -> Iterator[Finding]:
         except RuntimeError:
             lost.append(name)
         except Exception as problem:  # the search imports every file of the user's own trainer folders too
-            yield Finding("fault", f"{name}: nnU-Net's search breaks off in nnUNet_extTrainer: {problem!r}",
-                          f"mend that folder, or leave it out: {ONLY_THIS_FOLDER}")
+            yield Finding(
+                "fault",
+                f"{name}: nnU-Net's search breaks off in nnUNet_extTrainer: {problem!r}",
+                f"mend that folder, or leave it out: {ONLY_THIS_FOLDER}",
+            )
         else:
             if first is not second or not _is_picklable(first):
-                yield Finding("fault", f"{name}: a new class in each search, which worker processes cannot unpickle",
-                              "move the class into a package; in the folder of nnUNet_extTrainer, only import it")
+                yield Finding(
+                    "fault",
+                    f"{name}: a new class in each search, which worker processes cannot unpickle",
+                    "move the class into a package; in the folder of nnUNet_extTrainer, only import it",
+                )
             elif first is not trainer:
-                yield Finding("fault", f"{name}: nnU-Net finds another trainer of that name, of {first.__module__}",
-                              f"rename that one, or leave its folder out: {ONLY_THIS_FOLDER}")
+                yield Finding(
+                    "fault",
+                    f"{name}: nnU-Net finds another trainer of that name, of {first.__module__}",
+                    f"rename that one, or leave its folder out: {ONLY_THIS_FOLDER}",
+                )
             else:
                 yield Finding("ok", f"{name}: found, picklable, the same class each time")
     if lost:
         value = os.environ.get(EXT_TRAINER)
-        yield Finding("fault", f"nnUNet_extTrainer {f'is {value}' if value else 'is not set'}: nnU-Net does not find "
-                               f"{', '.join(lost)}", SET_EXT_TRAINER)
+        yield Finding(
+            "fault",
+            f"nnUNet_extTrainer {f'is {value}' if value else 'is not set'}: nnU-Net does not find {', '.join(lost)}",
+            SET_EXT_TRAINER,
+        )
 
 
 def trainer_classes() -> dict[str, type]:

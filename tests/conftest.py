@@ -34,7 +34,7 @@ class NNUNetFolders:
             "nnUNet_extTrainer": str(TRAINERS),
             "nnUNet_n_proc_DA": "0",
             "nnUNet_def_n_proc": "1",
-            "OMP_NUM_THREADS": "2",
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         for name in ("raw", "preprocessed", "results"):
             (root / name).mkdir(exist_ok=True)
@@ -70,6 +70,7 @@ class NNUNetFolders:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
     """Planned and preprocessed in 2d and 3d_fullres, PlainConvUNet and ResidualEncoderUNet. Not to be changed."""
     folders = NNUNetFolders(tmp_path_factory.mktemp("nnunet"))
+    folders.environment["nnUNet_n_proc_DA"] = "1"  # with 0 nnU-Net's planner asks torch for no thread at all
     write_phantom(folders.root / "raw", DATASET_ID, cases=5, test_cases=1, seed=0, shape=(24, 40, 48))
     residual = folders.root / "residual.json"
     tiny = vars(load_preset("tiny"))

@@ -25,6 +25,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # path
 
+
 def test_path_is_appended_once():
     assert trainer_path(None) == trainer_path("") == OWN
     both = trainer_path("/mine")
@@ -42,15 +43,18 @@ def test_path_prints_the_folder_and_nothing_else(monkeypatch: pytest.MonkeyPatch
 
 
 def test_path_and_help_import_neither_torch_nor_nnunet():
-    code = ("import contextlib, sys; from nnunet_semcl.cli import main; main(['path'])\n"
-            "with contextlib.suppress(SystemExit): main(['-h'])\n"
-            "sys.exit(bool({'torch', 'nnunetv2', 'numpy'} & set(sys.modules)))")
+    code = (
+        "import contextlib, sys; from nnunet_semcl.cli import main; main(['path'])\n"
+        "with contextlib.suppress(SystemExit): main(['-h'])\n"
+        "sys.exit(bool({'torch', 'nnunetv2', 'numpy'} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0
     assert "doctor" in result.stdout
 
 
 # train and predict
+
 
 def test_help_of_train_is_nnunets_own():
     result = subprocess.run([sys.executable, "-m", "nnunet_semcl.cli", "train", "-h"], capture_output=True, text=True)
@@ -62,14 +66,15 @@ def test_help_of_train_is_nnunets_own():
 def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypatch: pytest.MonkeyPatch):
     from nnunetv2.run import run_training as nnunet
 
-    from nnunet_semcl import planning
+    from nnunet_semcl import preprocessed
 
     checked, trained = [], []
-    monkeypatch.setattr(planning, "check_training_input", lambda *arguments: checked.append(arguments))
+    monkeypatch.setattr(preprocessed, "check_training_input", lambda *arguments: checked.append(arguments))
     monkeypatch.setattr(nnunet, "run_training", stock := lambda *arguments, **named: trained.append((arguments, named)))
     # -device mps: the only one for which nnU-Net leaves torch's number of threads alone
-    assert main(["train", "-tr", "SemCLTrainer", "4", "2d", "all", "-p", "nnUNetTinyPlans", "--c",
-                 "-device", "mps"]) == 0
+    assert (
+        main(["train", "-tr", "SemCLTrainer", "4", "2d", "all", "-p", "nnUNetTinyPlans", "--c", "-device", "mps"]) == 0
+    )
 
     assert checked == [("4", "2d", "nnUNetTinyPlans", "all")]
     ((arguments, named),) = trained
@@ -80,8 +85,9 @@ def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypat
     assert nnunet.run_training is stock
 
 
-def test_train_stops_at_a_failed_check_and_restores_nnunet(surroundings: None, monkeypatch: pytest.MonkeyPatch,
-                                                           capsys: pytest.CaptureFixture):
+def test_train_stops_at_a_failed_check_and_restores_nnunet(
+    surroundings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     from nnunetv2.run import run_training as nnunet
 
     trained = []
@@ -106,6 +112,7 @@ def test_predict_hands_everything_on(surroundings: None, monkeypatch: pytest.Mon
 
 # the others
 
+
 def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest.MonkeyPatch):
     from nnunet_semcl import doctor, planning
 
@@ -127,8 +134,9 @@ def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest
     assert folders == [Path("nnunet_semcl_demo"), Path("elsewhere")]
 
 
-def test_an_input_error_of_any_sub_command_is_told_on_stderr(monkeypatch: pytest.MonkeyPatch,
-                                                             capsys: pytest.CaptureFixture):
+def test_an_input_error_of_any_sub_command_is_told_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     from nnunet_semcl import doctor
 
     def ill() -> int:

@@ -34,8 +34,9 @@ def test_nothing_to_mend(healthy: Path, capsys: pytest.CaptureFixture):
     assert all(line.startswith(("ok ", "note ")) for line in lines[:-2])  # no chatter of nnU-Net's search
 
 
-def test_one_line_mends_trainers_that_are_not_found(healthy: Path, monkeypatch: pytest.MonkeyPatch,
-                                                    capsys: pytest.CaptureFixture):
+def test_one_line_mends_trainers_that_are_not_found(
+    healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     monkeypatch.delenv("nnUNet_extTrainer")
     assert doctor.run_doctor() == 1
     report = capsys.readouterr().out
@@ -117,8 +118,9 @@ def test_looking_at_the_folders_leaves_nothing_behind(healthy: Path):
     assert not any(files for _, _, files in os.walk(healthy))
 
 
-@pytest.mark.parametrize(("version", "kind"), [
-    ("2.8.1", "ok"), ("2.8.12", "ok"), ("2.6.2", "fault"), ("2.80.0", "fault")])
+@pytest.mark.parametrize(
+    ("version", "kind"), [("2.8.1", "ok"), ("2.8.12", "ok"), ("2.6.2", "fault"), ("2.80.0", "fault")]
+)
 def test_version_of_nnunet(monkeypatch: pytest.MonkeyPatch, version: str, kind: str):
     monkeypatch.setattr(importlib.metadata, "version", {"nnunetv2": version}.__getitem__)
     (finding,) = doctor.check_nnunet()
@@ -142,8 +144,10 @@ def test_python_too_old(monkeypatch: pytest.MonkeyPatch):
     assert "3.9.18" in fault.text
 
 
-@pytest.mark.parametrize(("cuda", "mps", "kind", "device"), [
-    (True, False, "ok", "-device cuda"), (False, True, "ok", "-device mps"), (False, False, "note", "-device cpu")])
+@pytest.mark.parametrize(
+    ("cuda", "mps", "kind", "device"),
+    [(True, False, "ok", "-device cuda"), (False, True, "ok", "-device mps"), (False, False, "note", "-device cpu")],
+)
 def test_the_device_is_never_a_fault(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, kind: str, device: str):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")

@@ -14,7 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.planning import check_training_input, load_preset, smaller_patch, write_smaller_plans
+from nnunet_semcl.planning import load_preset, smaller_patch, write_smaller_plans
 
 TINY = load_preset("tiny")
 NAME = "Dataset004_Hippocampus"
@@ -25,8 +25,11 @@ def planned(patch: list[int], batch_size: int, residual: bool = False, spacing: 
     dims = len(patch)
     _, strides, kernels, patch, _ = get_pool_and_conv_props(spacing or [1.0] * dims, patch, 4, 999999)
     n_stages = len(strides)
-    convs = ({"n_blocks_per_stage": [1, 3, 4, 6, 6, 6, 6, 6][:n_stages]} if residual else
-             {"n_conv_per_stage": [2] * n_stages})
+    convs = (
+        {"n_blocks_per_stage": [1, 3, 4, 6, 6, 6, 6, 6][:n_stages]}
+        if residual
+        else {"n_conv_per_stage": [2] * n_stages}
+    )
     architectures = "dynamic_network_architectures.architectures"
     return {
         "data_identifier": f"nnUNetPlans_{'2d' if dims == 2 else '3d_fullres'}",
@@ -35,8 +38,9 @@ def planned(patch: list[int], batch_size: int, residual: bool = False, spacing: 
         "spacing": [1.0] * dims,
         "batch_dice": dims == 2,
         "architecture": {
-            "network_class_name": (f"{architectures}.unet.ResidualEncoderUNet" if residual else
-                                   f"{architectures}.unet.PlainConvUNet"),
+            "network_class_name": (
+                f"{architectures}.unet.ResidualEncoderUNet" if residual else f"{architectures}.unet.PlainConvUNet"
+            ),
             "arch_kwargs": {
                 "n_stages": n_stages,
                 "features_per_stage": [min(32 * 2**stage, 512) for stage in range(n_stages)],
@@ -64,16 +68,19 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     folder = tmp_path / NAME
     folder.mkdir()
-    write(folder / "nnUNetPlans.json", {
-        "dataset_name": NAME,
-        "plans_name": "nnUNetPlans",
-        "transpose_forward": [0, 1, 2],
-        "configurations": {
-            "2d": planned([320, 320], 30),
-            "3d_fullres": planned([28, 256, 224], 3, spacing=[5.0, 1.0, 1.0]),
-            "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+    write(
+        folder / "nnUNetPlans.json",
+        {
+            "dataset_name": NAME,
+            "plans_name": "nnUNetPlans",
+            "transpose_forward": [0, 1, 2],
+            "configurations": {
+                "2d": planned([320, 320], 30),
+                "3d_fullres": planned([28, 256, 224], 3, spacing=[5.0, 1.0, 1.0]),
+                "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+            },
         },
-    })
+    )
     write(folder / "dataset.json", {"labels": {"background": 0, "anterior": 1}})
     return folder
 
@@ -86,14 +93,8 @@ def configurations(plans: Path) -> dict[str, dict]:
     return json.loads(plans.read_text())["configurations"]
 
 
-def add_cases(dataset: Path, number: int, data_identifier: str = "nnUNetPlans_2d") -> None:
-    (dataset / data_identifier).mkdir()
-    for case in range(number):
-        for ending in (".b2nd", "_seg.b2nd", ".pkl"):
-            (dataset / data_identifier / f"case_{case}{ending}").touch()
-
-
 # the rule for the patch
+
 
 @st.composite
 def patches(draw: st.DrawFn) -> tuple[list[int], list[list[int]], int]:
@@ -127,6 +128,7 @@ def test_patch_rule_applied_twice_changes_nothing_more(case):
 
 # the plans that are written
 
+
 def test_keeps_what_a_preset_does_not_name(dataset: Path):
     source = dataset / "nnUNetPlans.json"
     before = json.loads(source.read_text())
@@ -140,7 +142,10 @@ def test_keeps_what_a_preset_does_not_name(dataset: Path):
         assert {key for key in old if old[key] != new[key]} == {"batch_size", "patch_size", "architecture"}
         old, new = old["architecture"]["arch_kwargs"], new["architecture"]["arch_kwargs"]
         assert {key for key in old if old[key] != new[key]} == {
-            "features_per_stage", "n_conv_per_stage", "n_conv_per_stage_decoder"}
+            "features_per_stage",
+            "n_conv_per_stage",
+            "n_conv_per_stage_decoder",
+        }
     assert after["configurations"]["3d_cascade_fullres"] == before["configurations"]["3d_cascade_fullres"]
 
 
@@ -158,15 +163,22 @@ def test_applies_the_bounds(dataset: Path):
 @pytest.mark.parametrize("residual", [False, True], ids=["PlainConvUNet", "ResidualEncoderUNet"])
 def test_nnunet_builds_the_network_and_a_step_reaches_every_weight(dataset: Path, residual: bool):
     plans = json.loads((dataset / "nnUNetPlans.json").read_text())
-    plans["configurations"] = {"2d": planned([160, 128], 30, residual),
-                               "3d_fullres": planned([16, 80, 64], 3, residual, spacing=[4.0, 1.0, 1.0])}
+    plans["configurations"] = {
+        "2d": planned([160, 128], 30, residual),
+        "3d_fullres": planned([16, 80, 64], 3, residual, spacing=[4.0, 1.0, 1.0]),
+    }
     write(dataset / "nnUNetPlans.json", plans)
     manager = PlansManager(str(write_smaller_plans("4", "tiny")))
     for name in ("2d", "3d_fullres"):
         configuration = manager.get_configuration(name)
         network = get_network_from_plans(
-            configuration.network_arch_class_name, configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import, 1, 3, deep_supervision=True)
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            1,
+            3,
+            deep_supervision=True,
+        )
         outputs = network(torch.randn(1, 1, *configuration.patch_size))
         assert outputs[0].shape == (1, 3, *configuration.patch_size)
         sum(output.square().mean() for output in outputs).backward()
@@ -179,8 +191,11 @@ def test_an_heir_is_bounded_in_what_it_overrides_and_else_left_alone(dataset: Pa
     plans["configurations"] |= {
         "2d_bs100": {"inherits_from": "2d", "batch_size": 100},
         "2d_bs4": {"inherits_from": "2d", "batch_size": 4},
-        "2d_shallow": {"inherits_from": "2d", "patch_size": [160, 64],
-                       "architecture": planned([64, 64], 2)["architecture"]},
+        "2d_shallow": {
+            "inherits_from": "2d",
+            "patch_size": [160, 64],
+            "architecture": planned([64, 64], 2)["architecture"],
+        },
         "3d_deep": {"inherits_from": "3d_fullres", "architecture": planned([128, 128, 128], 2)["architecture"]},
     }
     plans["configurations"]["3d_fullres"] = planned([96, 96, 96], 3)
@@ -209,6 +224,7 @@ def test_prints_what_changed(dataset: Path, capsys: pytest.CaptureFixture):
 
 
 # what is overwritten, and what never is
+
 
 def test_replaces_its_own_plans(dataset: Path, tmp_path: Path):
     made_by = json.loads(write_smaller_plans("4", "tiny").read_text())["nnunet_semcl_plan"]
@@ -245,16 +261,23 @@ def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: 
 
 # what a user can get wrong
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"max_patch_size": 64}, r"mine.json: found unknown key 'max_patch_size', expected these keys: plans_name, base"),
-    ({"plans_name": 7}, r"mine.json, plans_name: found 7, expected str"),
-    ({"max_batch_size_2d": 2.5}, r"mine.json, max_batch_size_2d: found 2.5, expected int"),
-    ({"max_batch_size_2d": True}, r"mine.json, max_batch_size_2d: found True, expected int"),
-    ({"max_patch_size_3d": 0}, r"mine.json, max_patch_size_3d: found 0, expected at least 1"),
-    ({"max_num_features": 4}, r"mine.json, max_num_features: found 4, expected at least base_num_features \(8\)"),
-    ({"plans_name": "my__plans"}, r"mine.json, plans_name: found 'my__plans'"),
-    ({"plans_name": "../Plans"}, r"mine.json, plans_name: found '../Plans'"),
-])
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"max_patch_size": 64},
+            r"mine.json: found unknown key 'max_patch_size', expected these keys: plans_name, base",
+        ),
+        ({"plans_name": 7}, r"mine.json, plans_name: found 7, expected str"),
+        ({"max_batch_size_2d": 2.5}, r"mine.json, max_batch_size_2d: found 2.5, expected int"),
+        ({"max_batch_size_2d": True}, r"mine.json, max_batch_size_2d: found True, expected int"),
+        ({"max_patch_size_3d": 0}, r"mine.json, max_patch_size_3d: found 0, expected at least 1"),
+        ({"max_num_features": 4}, r"mine.json, max_num_features: found 4, expected at least base_num_features \(8\)"),
+        ({"plans_name": "my__plans"}, r"mine.json, plans_name: found 'my__plans'"),
+        ({"plans_name": "../Plans"}, r"mine.json, plans_name: found '../Plans'"),
+    ],
+)
 def test_refuses_an_impossible_preset(tmp_path: Path, change: dict, message: str):
     write(tmp_path / "mine.json", vars(TINY) | change)
     with pytest.raises(InputError, match=message):
@@ -320,58 +343,3 @@ def test_refuses_a_network_that_is_not_nnunets_own(dataset: Path):
     write(dataset / "nnUNetPlans.json", plans)
     with pytest.raises(InputError, match="configuration 2d: found the network UTransformer"):
         write_smaller_plans("4", "tiny")
-
-
-# before a training
-
-def test_training_input_that_is_whole_passes_in_silence(dataset: Path, capsys: pytest.CaptureFixture):
-    add_cases(dataset, 5)
-    write_smaller_plans("4", "tiny")
-    capsys.readouterr()
-    for fold in ("0", "4", "all"):
-        check_training_input("4", "2d", "nnUNetPlans", fold)
-        check_training_input(NAME, "2d", "nnUNetTinyPlans", fold)
-    assert capsys.readouterr().out == ""
-
-
-def test_training_input_of_a_cascade_is_that_of_its_parent(dataset: Path):
-    with pytest.raises(InputError, match="nnUNetPlans_3d_fullres: found no preprocessed cases"):
-        check_training_input("4", "3d_cascade_fullres", "nnUNetPlans", "0")
-    add_cases(dataset, 5, "nnUNetPlans_3d_fullres")
-    check_training_input("4", "3d_cascade_fullres", "nnUNetPlans", "0")
-
-
-@pytest.mark.parametrize(("configuration", "plans", "fold", "message"), [
-    ("3d_lowres", "nnUNetPlans", "0", "no configuration '3d_lowres', expected one of: 2d, 3d_fullres, 3d_cascade"),
-    ("2d", "nnUNetTinyPlans", "0", "no such plans, expected one of: nnUNetPlans"),
-    ("3d_fullres", "nnUNetPlans", "0", "nnUNetv2_preprocess -d 4 -plans_name nnUNetPlans -c 3d_fullres"),
-    ("2d", "nnUNetPlans", "-1", "fold: found '-1', expected 'all' or a whole number"),
-    ("2d", "nnUNetPlans", "first", "fold: found 'first'"),
-])
-def test_refuses_training_input(dataset: Path, configuration: str, plans: str, fold: str, message: str):
-    add_cases(dataset, 5)
-    with pytest.raises(InputError, match=message):
-        check_training_input("4", configuration, plans, fold)
-
-
-def test_few_cases_need_fold_all_or_splits_of_their_own(dataset: Path):
-    add_cases(dataset, 4)
-    with pytest.raises(InputError, match=r"4 preprocessed cases and no splits_final\.json, .* Train with fold all"):
-        check_training_input("4", "2d", "nnUNetPlans", "0")
-    check_training_input("4", "2d", "nnUNetPlans", "all")
-    write(dataset / "splits_final.json", [{"train": ["case_0", "case_1"], "val": ["case_2", "case_3"]}])
-    check_training_input("4", "2d", "nnUNetPlans", "0")
-    write(dataset / "splits_final.json", {"train": [], "val": []})
-    with pytest.raises(InputError, match=r"splits_final\.json: found a JSON dict"):
-        check_training_input("4", "2d", "nnUNetPlans", "0")
-
-
-def test_a_fold_beyond_the_splits_earns_one_line(dataset: Path, capsys: pytest.CaptureFixture):
-    add_cases(dataset, 6)
-    check_training_input("4", "2d", "nnUNetPlans", "5")
-    write(dataset / "splits_final.json", [{"train": [], "val": []}] * 2)
-    check_training_input("4", "2d", "nnUNetPlans", "2")
-    check_training_input("4", "2d", "nnUNetPlans", "1")
-    first, second = capsys.readouterr().out.splitlines()
-    assert "fold 5 is not among the 5 folds" in first
-    assert "fold 2 is not among the 2 folds" in second and "80:20" in second

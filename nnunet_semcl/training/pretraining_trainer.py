@@ -18,6 +18,7 @@ from torch._dynamo import OptimizedModule
 from torch.utils.data import Dataset
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.preprocessed import check_cases
 from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
 from nnunet_semcl.pretraining.phase import CHECKPOINT_NAME, PretrainingPhase
 from nnunet_semcl.pretraining.task import PretrainingTask
@@ -60,7 +61,10 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         """Batches drawn from the given cases alone."""
 
     def initialize(self) -> None:
-        self._check_input()
+        # Faults of data, fold and settings are told here, before any long work.
+        data = Path(self.preprocessed_dataset_folder)
+        check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
+        self.pretraining_settings()
         self._seed_everything()
         super().initialize()
 
@@ -149,28 +153,6 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         except InputError as error:
             self.print_to_log_file(f"No held-back figures in the pretraining log: {error}")
             return None
-
-    def _check_input(self) -> None:
-        """What can be told before long work starts.
-
-        Raises:
-            InputError: naming what is missing or impossible.
-        """
-        folder = Path(self.preprocessed_dataset_folder)
-        cases = [f for f in os.listdir(folder) if f.endswith(".pkl")] if folder.is_dir() else []
-        preprocess = f"nnUNetv2_preprocess -d {self.plans_manager.dataset_name} -c {self.configuration_name}"
-        if not cases:
-            raise InputError(str(folder), "no preprocessed case", "the data of the configuration", f"Run: {preprocess}")
-        splits = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
-        if self.fold != "all" and self.fold < 0:
-            raise InputError("fold", str(self.fold), "all or a number from 0 on", "Correct it.")
-        if self.fold != "all" and not splits.is_file() and len(cases) < 5:
-            raise InputError(
-                str(folder),
-                f"{len(cases)} case(s) and no splits_final.json",
-                "at least 5 cases for nnU-Net's five folds",
-                f"Train on fold all, or write folds of your own to {splits}.",
-            )
 
     def _planned_network(self) -> nn.Module:
         return self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network

@@ -23,7 +23,7 @@ class SemCLTrainer_5epochs(SemCLTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 5
-        self.num_pretraining_epochs = 1
+        self.num_pretraining_epochs = 2
 
 
 class SemCLTrainer_100epochs(SemCLTrainer):

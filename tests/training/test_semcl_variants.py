@@ -1,0 +1,49 @@
+import inspect
+
+import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_semcl.doctor import trainer_classes
+from nnunet_semcl.training import semcl_variants
+from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "pretraining"), [("5epochs", 5, 2), ("100epochs", 100, 10), ("250epochs", 250, 25)]
+)
+def test_lengths(make_trainer, monkeypatch, name, epochs, pretraining):
+    from nnunet_semcl.cli import trainer_path
+
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
+    trainer = make_trainer(f"SemCLTrainer_{name}")
+    assert (trainer.num_epochs, trainer.num_pretraining_epochs) == (epochs, pretraining)
+    assert trainer.num_iterations_per_epoch == trainer.num_pretraining_iterations_per_epoch == 250
+    assert f"SemCLTrainer_{name}__" in trainer.output_folder
+
+
+def test_no_mirroring_in_either_phase(make_trainer, monkeypatch):
+    from nnunet_semcl.cli import trainer_path
+
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
+    trainer = make_trainer("SemCLTrainer_NoMirroring")
+    assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] is None
+    assert trainer.inference_allowed_mirroring_axes is None
+
+
+def test_without_attention_no_side_stem(make_trainer, monkeypatch):
+    from nnunet_semcl.cli import trainer_path
+
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
+    trainer = make_trainer("SemCLTrainer_noAttention")
+    trainer.initialize()
+    task = trainer.build_pretraining_task(trainer.network)
+    assert not any("side_stem" in name for name, _ in task.named_parameters())
+
+
+def test_every_variant_is_offered_and_has_nnunets_signature():
+    offered = trainer_classes()
+    for name, variant in vars(semcl_variants).items():
+        if isinstance(variant, type) and issubclass(variant, PretrainingTrainer):
+            assert name in offered
+    expected = list(inspect.signature(nnUNetTrainer.__init__).parameters)
+    assert all(list(inspect.signature(t.__init__).parameters) == expected for t in offered.values())
