@@ -59,7 +59,7 @@ def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tup
     one patch costs through encoder and decoder, in time and in the memory that the plan was made for.
     """
     share = min(1, batch_size / WANTED_QUERIES) ** (1 / len(patch_size))
-    query_size = [int(min(p, math.ceil(share * p / s) * s)) for p, s in zip(patch_size, strides, strict=True)]
+    query_size = [int(max(s, min(p, round(share * p / s) * s))) for p, s in zip(patch_size, strides, strict=True)]
     queries = batch_size * math.prod(patch_size) // math.prod(query_size)
     return tuple(query_size), max(FEWEST_QUERIES, queries)
 

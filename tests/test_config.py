@@ -36,8 +36,8 @@ def test_large_batches_keep_the_patch_and_small_ones_shrink_it():
     assert SemCLConfig.from_plan(plan(batch_size=12), "2d").query_size == (128, 160)
     strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
     config = SemCLConfig.from_plan(plan(2, (40, 128, 128), strides), "3d_fullres")
-    assert config.query_size == (26, 84, 84)
-    assert config.queries_per_batch == 2 * 40 * 128 * 128 // (26 * 84 * 84)
+    assert config.query_size == (26, 80, 80)
+    assert config.queries_per_batch == 2 * 40 * 128 * 128 // (26 * 80 * 80)
 
 
 def test_the_plans_section_overrides_single_fields():

@@ -20,7 +20,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 
 MAX_ROTATION = np.pi / 6  # the paper's 30 degrees
-SCALING = (0.7, 1.4)  # nnU-Net's: the network meets objects at the sizes that it will train on
+SCALING = (0.85, 1.25)  # the paper's resized crops differ by as much, but here the mean size stays as in training
 SHIFT = 1 / 8  # of the query: the object need not lie in the middle
 DRAWS = 5
 

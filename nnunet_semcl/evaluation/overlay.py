@@ -21,6 +21,7 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.history import LOG_NAME
 
 OPACITY = 0.6
+PANEL_WIDTH, LEGEND_LINE = 3.4, 0.18  # inches
 # What nnU-Net's log consists of besides plain Python values; all else in a checkpoint is refused.
 SAFE = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
 
@@ -59,8 +60,10 @@ def draw_overlay(
     low, high = _window(voxels, segmentations["truth"])
     colours = _colours(labels)
     shown = {"interpolation": "nearest", "aspect": spacing[1] / spacing[2]}
+    slice_height = PANEL_WIDTH * voxels.shape[1] * spacing[1] / (voxels.shape[2] * spacing[2])
+    height = slice_height + 0.8 + LEGEND_LINE * ((len(labels) + 1) // 2)
 
-    figure = Figure(figsize=(3.4 * (1 + len(segmentations)), 4.4), layout="constrained")
+    figure = Figure(figsize=(PANEL_WIDTH * (1 + len(segmentations)), height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 1 + len(segmentations))
     for axis, (title, segmentation) in zip(axes, {"image": None, **segmentations}.items(), strict=True):

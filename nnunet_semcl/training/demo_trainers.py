@@ -27,7 +27,6 @@ class nnUNetTrainerDemo(nnUNetTrainerNoMirroring, nnUNetTrainerAdam):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 5e-3
         self.num_epochs = 7
         self.num_iterations_per_epoch = 50
         self.num_val_iterations_per_epoch = 4
