@@ -44,16 +44,11 @@ class QueryViews:
     ) -> None:
         rotation = (max(rotation[0], -MAX_ROTATION), min(rotation[1], MAX_ROTATION))
         plane = list(query_size[1:] if dummy_2d else query_size)
-        shift = [int(s * SHIFT) for s in plane]
         # What has to be cut from the case so that a turned, enlarged and shifted view rarely sees beyond it.
-        reach = [
-            int(r + 2 * s)
-            for r, s in zip(get_patch_size(plane, rotation, rotation, rotation, SCALING), shift, strict=True)
-        ]
-        self.cut_size = [query_size[0], *reach] if dummy_2d else reach
-        self._geometry = _geometry(
-            plane, rotation, [(r - 2 * s) / 2 for r, s in zip(reach, shift, strict=True)], mirror_axes, dummy_2d
-        )
+        turned = get_patch_size(plane, rotation, rotation, rotation, SCALING).tolist()
+        cut = [t + 2 * int(p * SHIFT) for t, p in zip(turned, plane, strict=True)]
+        self.cut_size = [query_size[0], *cut] if dummy_2d else cut
+        self._geometry = _geometry(plane, rotation, [t / 2 for t in turned], mirror_axes, dummy_2d)
         self._intensities = _intensities()
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -21,7 +21,7 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.history import LOG_NAME
 
 OPACITY = 0.6
-PANEL_WIDTH, LEGEND_LINE = 3.4, 0.18  # inches
+PANEL_WIDTH = 4  # inches
 # What nnU-Net's log consists of besides plain Python values; all else in a checkpoint is refused.
 SAFE = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
 
@@ -60,24 +60,24 @@ def draw_overlay(
     low, high = _window(voxels, segmentations["truth"])
     colours = _colours(labels)
     shown = {"interpolation": "nearest", "aspect": spacing[1] / spacing[2]}
-    slice_height = PANEL_WIDTH * voxels.shape[1] * spacing[1] / (voxels.shape[2] * spacing[2])
-    height = slice_height + 0.8 + LEGEND_LINE * ((len(labels) + 1) // 2)
+    height = PANEL_WIDTH * voxels.shape[1] * spacing[1] / (voxels.shape[2] * spacing[2])
 
-    figure = Figure(figsize=(PANEL_WIDTH * (1 + len(segmentations)), height), layout="constrained")
+    figure = Figure(figsize=(PANEL_WIDTH * (1 + len(segmentations)), height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1 + len(segmentations))
+    axes = figure.subplots(1, 1 + len(segmentations), gridspec_kw={"wspace": 0.03})
     for axis, (title, segmentation) in zip(axes, {"image": None, **segmentations}.items(), strict=True):
         axis.imshow(voxels[z], cmap="gray", vmin=low, vmax=high, **shown)
         axis.set_title(title)
         axis.set_axis_off()
         if segmentation is None:
+            below = f"{truth.name.split('.')[0]}, axial slice {z}\nDice is that of the whole case"
+            axis.text(0.5, -0.03, below, ha="center", va="top", fontsize=8, transform=axis.transAxes)
             continue
         painted = np.zeros((*voxels[z].shape, 4))
         for organ, value in labels.items():
             painted[segmentation[z] == value] = to_rgba(colours[organ], OPACITY)
         axis.imshow(painted, **shown)
         _legend(axis, colours, dice.get(title))
-    figure.suptitle(f"{truth.name.split('.')[0]}, axial slice {z}; with each organ its Dice over the whole case")
     _save(figure, output)
 
 
@@ -180,12 +180,13 @@ def _window(voxels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return low - (high - low) / 2, high + (high - low) / 2
 
 
-def _colours(labels: dict[str, int]) -> dict[str, str]:
-    palette = matplotlib.colormaps["tab10" if len(labels) <= 10 else "tab20"]
-    return {organ: palette(number % palette.N) for number, organ in enumerate(labels)}
+def _colours(labels: dict[str, int]) -> dict[str, tuple[float, float, float]]:
+    palette = matplotlib.colormaps["tab10" if len(labels) < 10 else "tab20"].colors
+    visible = [colour for colour in palette if max(colour) > min(colour)]  # a grey is lost on a grey image
+    return {organ: visible[number % len(visible)] for number, organ in enumerate(labels)}
 
 
-def _legend(axis: Axes, colours: dict[str, str], dice: dict[str, float] | None) -> None:
+def _legend(axis: Axes, colours: dict[str, tuple[float, float, float]], dice: dict[str, float] | None) -> None:
     patches = [
         Patch(color=colour, label=organ if dice is None else f"{organ} {dice[organ]:.2f}".replace("nan", "-"))
         for organ, colour in colours.items()
@@ -203,5 +204,5 @@ def _label(axis: Axes, title: str, y: str) -> None:
 
 def _save(figure: Figure, output: Path) -> None:
     temporary = output.with_name(f".{output.name}")
-    figure.savefig(temporary, format="png", dpi=110)
+    figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
     os.replace(temporary, output)

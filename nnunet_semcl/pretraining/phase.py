@@ -25,7 +25,7 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 CHECKPOINT_NAME = "checkpoint_pretraining.pth"
 MAX_GRADIENT_NORM = 12  # nnU-Net's
-HELD_BACK_BATCHES = 8
+HELD_BACK_BATCHES = 16
 
 
 @dataclass

@@ -128,11 +128,8 @@ def test_a_new_run_that_was_interrupted_goes_before_an_older_result(make_trainer
     def killed(*args) -> None:
         raise KeyboardInterrupt
 
-    interrupted.print_to_log_file = killed
-    phase = None
     with monkeypatch.context() as patch:
         patch.setattr("nnunet_semcl.pretraining.phase.PretrainingPhase._log_epoch", killed)
-        interrupted.print_to_log_file = lambda *args, **kwargs: None
         with pytest.raises(KeyboardInterrupt):
             interrupted.pretrain()
     trainer = make_trainer(resume=True)
@@ -140,7 +137,6 @@ def test_a_new_run_that_was_interrupted_goes_before_an_older_result(make_trainer
     lines: list[str] = []
     trainer.print_to_log_file = lambda *args, **kwargs: lines.append(" ".join(map(str, args)))
     trainer.pretrain()
-    assert phase is None
     assert any("goes on after epoch 1" in line for line in lines)
 
 
