@@ -59,7 +59,8 @@ def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tup
     one patch costs through encoder and decoder, in time and in the memory that the plan was made for.
     """
     share = min(1, batch_size / WANTED_QUERIES) ** (1 / len(patch_size))
-    query_size = [int(max(s, min(p, round(share * p / s) * s))) for p, s in zip(patch_size, strides, strict=True)]
+    # Two bottleneck voxels an axis at least, where the patch has them: instance normalisation needs more than one.
+    query_size = [int(min(p, max(2 * s, round(share * p / s) * s))) for p, s in zip(patch_size, strides, strict=True)]
     queries = batch_size * math.prod(patch_size) // math.prod(query_size)
     return tuple(query_size), max(FEWEST_QUERIES, queries)
 
@@ -82,12 +83,15 @@ def _fault(key: str, value: Any, strides: np.ndarray) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     number = whole or isinstance(value, float)
     if key == "query_size":
-        expected = f"{len(strides)} whole numbers, multiples of the network's strides {strides.tolist()}"
+        expected = (
+            f"{len(strides)} whole numbers, multiples of the network's strides {strides.tolist()}, one above them"
+        )
         good = (
             isinstance(value, (list, tuple))
             and len(value) == len(strides)
             and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
             and all(v % s == 0 for v, s in zip(value, strides, strict=True))
+            and any(v > s for v, s in zip(value, strides, strict=True))  # instance normalisation needs two voxels
         )
     elif key == "queries_per_batch":
         expected, good = (

@@ -27,6 +27,7 @@ def test_queries_fit_the_strides_and_the_plans_budget(batch_size, steps, stages)
     patch = [s * 2**stages for s in steps]
     config = SemCLConfig.from_plan(plan(batch_size, patch, strides), "c")
     assert all(q % 2**stages == 0 and 0 < q <= p for q, p in zip(config.query_size, patch, strict=True))
+    assert all(q > 2**stages for q, p in zip(config.query_size, patch, strict=True) if p > 2**stages)
     assert config.queries_per_batch >= 4
     budget = batch_size * math.prod(patch)
     assert config.queries_per_batch == 4 or config.queries_per_batch * math.prod(config.query_size) <= budget
@@ -61,6 +62,7 @@ def test_the_plans_section_overrides_single_fields():
         ({"query_size": [64]}, r"query_size.*\[64\].*2 whole numbers"),
         ({"query_size": [64, 63]}, r"query_size.*multiples of the network's strides \[4, 4\]"),
         ({"query_size": 64}, "query_size.*64"),
+        ({"query_size": [4, 4]}, r"query_size.*\[4, 4\].*one above them"),
         ([1], "list.*object of settings"),
     ],
 )

@@ -1,4 +1,4 @@
-"""SemCLTrainer at a length that a CPU can show: 1500 pretraining and 1000 training steps."""
+"""SemCLTrainer at a length that a CPU can show: 1000 pretraining and 750 training steps."""
 
 import torch
 
@@ -15,7 +15,7 @@ class SemCLTrainerBenchmark(SemCLTrainer):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 4
-        self.num_pretraining_epochs = 6
+        self.num_epochs = 3
+        self.num_pretraining_epochs = 4
         self.num_val_iterations_per_epoch = 10
         self.seed = 0

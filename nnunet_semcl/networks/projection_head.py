@@ -1,6 +1,8 @@
-"""From the bottleneck to an embedding; dropped after pretraining."""
+"""From the encoder's features to an embedding; dropped after pretraining."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -8,23 +10,35 @@ from torch.nn.functional import interpolate
 
 
 class ProjectionHead(nn.Sequential):
-    """Global pooling weighted by the attention, then Linear, ReLU, Linear (SemCL, Lee et al. 2023).
+    """Global pools of every stage, weighted by the attention, then Linear, ReLU, Linear (SemCL, Lee et al. 2023).
 
-    The paper pools with equal weights. nnU-Net's instance normalisation gives every channel the same mean over a
-    patch, so an equal-weights pool is all but the same for every patch; what an object's own voxels show is not.
+    The paper pools the bottleneck alone, with equal weights. nnU-Net's instance normalisation gives each channel the
+    same mean over a patch, so such a pool hardly differs between patches: what the object's own voxels show does, and
+    all the more in the finer stages, which the decoder sees through its skips.
+
+    Args:
+        channels: of each stage, the bottleneck's last.
+        embedding_dim: length of an embedding.
     """
 
-    def __init__(self, channels: int, embedding_dim: int) -> None:
-        super().__init__(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, embedding_dim))
+    def __init__(self, channels: Sequence[int], embedding_dim: int) -> None:
+        pooled = sum(channels)
+        super().__init__(
+            nn.BatchNorm1d(pooled), nn.Linear(pooled, channels[-1]), nn.ReLU(), nn.Linear(channels[-1], embedding_dim)
+        )
 
-    def forward(self, features: torch.Tensor, attention: torch.Tensor | None) -> torch.Tensor:
-        """features (B, C, x, y[, z]), attention (B, 1, X, Y[, Z]) of 0 and 1 -> (B, embedding_dim), not normalised.
+    def forward(self, features: Sequence[torch.Tensor], attention: torch.Tensor | None) -> torch.Tensor:
+        """Features (B, C_s, x_s, y_s[, z_s]) of each stage s, attention (B, 1, X, Y[, Z]) -> (B, embedding_dim).
 
-        Without attention all voxels weigh the same.
+        Attention is 0 or 1; without it all voxels weigh the same. The embeddings are not normalised.
         """
-        if attention is None:
-            return super().forward(features.flatten(2).mean(2))
-        # Area averages: an object smaller than a bottleneck voxel still has its share of it.
-        weights = interpolate(attention, features.shape[2:], mode="area")
-        weights = weights / weights.flatten(1).sum(1).view(-1, *[1] * (features.ndim - 1))
-        return super().forward((features * weights).flatten(2).sum(2))
+        return super().forward(torch.cat([_pool(stage, attention) for stage in features], dim=1))
+
+
+def _pool(features: torch.Tensor, attention: torch.Tensor | None) -> torch.Tensor:
+    """Weighted mean over all voxels: (B, C, x, y[, z]) -> (B, C)."""
+    if attention is None:
+        return features.flatten(2).mean(2)
+    # Area averages: an object smaller than a voxel of the stage still has its share of it.
+    weights = interpolate(attention, features.shape[2:], mode="area").flatten(2)  # (B, 1, voxels)
+    return (features.flatten(2) * weights).sum(2) / weights.sum(2)

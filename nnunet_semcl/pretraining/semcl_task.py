@@ -13,13 +13,13 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 
 class SemCLTask(PretrainingTask):
-    """Encoder with attention stem -> attention-weighted global pool -> projection head -> supervised contrast.
+    """Encoder with attention stem -> global pools under the attention -> projection head -> supervised contrast.
 
     Source: Lee et al., Semantic-Aware Contrastive Learning for Multi-Object Medical Image Segmentation,
     IEEE JBHI 27(9) 2023, arXiv 2106.01596.
 
     Args:
-        encoder: of nnU-Net's planned network; returns its skips, the bottleneck (B, C, X, Y[, Z]) last. Changed in
+        encoder: of nnU-Net's planned network; returns the features of its stages, the bottleneck's last. Changed in
             place until `remove_additions`.
         embedding_dim: length of an embedding.
         temperature: of the contrast.
@@ -33,14 +33,13 @@ class SemCLTask(PretrainingTask):
         device = next(encoder.parameters()).device
         if use_attention:
             add_attention_stem(encoder)
-        self.head = ProjectionHead(encoder.output_channels[-1], embedding_dim).to(device)
+        self.head = ProjectionHead(encoder.output_channels, embedding_dim).to(device)
         self.loss = SupConLoss(temperature)
 
     def embed(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """image (B, C, X, Y[, Z]) and mask (B, 1, X, Y[, Z]) -> embeddings (B, embedding_dim) of length one."""
         features = self.encoder(torch.cat((image, mask), dim=1) if self.use_attention else image)
-        bottleneck = features[-1] if isinstance(features, (list, tuple)) else features
-        return normalize(self.head(bottleneck, mask if self.use_attention else None).float(), dim=1)
+        return normalize(self.head(features, mask if self.use_attention else None).float(), dim=1)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Batch: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]), object (B,), query (B,); B views of B / 2 queries."""

@@ -3,26 +3,33 @@ import torch
 from nnunet_semcl.networks.projection_head import ProjectionHead
 
 
+def features(seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(3, 4, 16, 16, generator=generator), torch.randn(3, 6, 4, 4, generator=generator)]
+
+
 def test_full_attention_is_the_plain_global_average():
-    head = ProjectionHead(6, 4)
-    features = torch.randn(3, 6, 4, 5, 2)
-    torch.testing.assert_close(head(features, torch.ones(3, 1, 16, 20, 8)), head(features, None))
+    head = ProjectionHead((4, 6), 5)
+    torch.testing.assert_close(head(features(), torch.ones(3, 1, 16, 16)), head(features(), None))
+    plain = torch.cat([f.mean((2, 3)) for f in features()], dim=1)
+    torch.testing.assert_close(head(features(), None), torch.nn.Sequential(*head)(plain))
 
 
 def test_only_what_the_attention_covers_counts():
-    head = ProjectionHead(6, 4)
-    features = torch.randn(2, 6, 4, 4)
-    attention = torch.zeros(2, 1, 16, 16)
-    attention[:, :, :8, 4:8] = 1  # bottleneck rows 0 and 1 of column 1
-    changed = features.clone()
-    changed[:, :, 2:] += 100
-    changed[:, :, :, 2:] -= 100
-    torch.testing.assert_close(head(changed, attention), head(features, attention))
-    pooled = features[:, :, :2, 1].mean(-1)
-    torch.testing.assert_close(head(features, attention), torch.nn.Sequential(*head)(pooled))
+    head = ProjectionHead((4, 6), 5)
+    attention = torch.zeros(3, 1, 16, 16)
+    attention[:, :, :8, 4:8] = 1  # rows 0 and 1 of column 1 in the bottleneck
+    fine, coarse = features()
+    elsewhere = [fine + 100 * (1 - attention), coarse.clone()]
+    elsewhere[1][:, :, 2:] += 100
+    elsewhere[1][:, :, :, 2:] -= 100
+    torch.testing.assert_close(head(elsewhere, attention), head((fine, coarse), attention))
+    pooled = torch.cat((fine[:, :, :8, 4:8].mean((2, 3)), coarse[:, :, :2, 1].mean(2)), dim=1)
+    torch.testing.assert_close(head((fine, coarse), attention), torch.nn.Sequential(*head)(pooled))
 
 
-def test_an_object_of_a_single_voxel_is_finite():
-    attention = torch.zeros(1, 1, 16, 16)
-    attention[0, 0, 5, 9] = 1
-    assert ProjectionHead(6, 4)(torch.randn(1, 6, 2, 2), attention).isfinite().all()
+def test_an_object_of_a_single_voxel_is_finite_in_3d():
+    attention = torch.zeros(2, 1, 16, 16, 8)
+    attention[:, 0, 5, 9, 3] = 1
+    stages = [torch.randn(2, 4, 16, 16, 8), torch.randn(2, 6, 2, 2, 2)]
+    assert ProjectionHead((4, 6), 5)(stages, attention).isfinite().all()
