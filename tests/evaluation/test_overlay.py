@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from matplotlib.image import imread
+
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.evaluation.overlay import draw_loss_curves, draw_overlay, most_organs, read_steps
+
+LABELS = {"liver": 1, "spleen": 2}
+DICE = {"A": {"liver": 0.5, "spleen": float("nan")}, "B": {"liver": 1.0, "spleen": 1.0}}
+
+
+def write(path: Path, volume: np.ndarray) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(volume), str(path))
+    return path
+
+
+def colours(picture: Path) -> int:
+    """How many different strong colours a picture shows."""
+    pixels = (imread(picture)[..., :3] * 15).round().reshape(-1, 3)
+    strong = pixels[np.ptp(pixels, axis=1) > 5]
+    return len(np.unique(strong, axis=0))
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> tuple[Path, Path, np.ndarray]:
+    truth = np.zeros((4, 12, 16), np.uint8)
+    truth[1, 2:6, 2:6] = 1
+    truth[2, 2:6, 2:6] = 1
+    truth[2, 7:10, 8:14] = 2
+    image = (np.random.default_rng(0).normal(0, 10, truth.shape) + 100 * truth).astype(np.int16)
+    return write(tmp_path / "image.nii.gz", image), write(tmp_path / "truth.nii.gz", truth), truth
+
+
+def test_overlay_paints_the_organs(case: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
+    image, truth_file, truth = case
+    good, empty = write(tmp_path / "good.nii.gz", truth), write(tmp_path / "empty.nii.gz", np.zeros_like(truth))
+    output = tmp_path / "overlay.png"
+    backend = matplotlib.get_backend()
+    draw_overlay(image, truth_file, {"A": good, "B": empty}, LABELS, DICE, output)
+    assert matplotlib.get_backend() == backend
+    height, width = imread(output).shape[:2]
+    assert width > 2 * height > 200
+    assert colours(output) > 2
+    panels = np.array_split(imread(output)[: height // 2, :, :3], 4, axis=1)  # above the legends
+    painted = [(np.ptp(panel, axis=2) > 0.2).mean() for panel in panels]
+    assert painted[0] == painted[3] == 0, "the image and the empty prediction show no colour"
+    assert min(painted[1], painted[2]) > 0.02
+    assert not list(tmp_path.glob(".overlay*"))
+
+
+def test_overlay_refuses_another_grid_and_an_empty_truth(case: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
+    image, truth_file, truth = case
+    other = write(tmp_path / "other.nii.gz", truth[:3])
+    with pytest.raises(InputError, match=r"other\.nii\.gz: found the shape"):
+        draw_overlay(image, truth_file, {"A": other}, LABELS, DICE, tmp_path / "overlay.png")
+    empty = write(tmp_path / "empty.nii.gz", np.zeros_like(truth))
+    with pytest.raises(InputError, match="background alone"):
+        draw_overlay(image, empty, {}, LABELS, DICE, tmp_path / "overlay.png")
+    assert not (tmp_path / "overlay.png").exists()
+
+
+def test_most_organs_prefers_many_labels_then_many_voxels() -> None:
+    segmentation = np.zeros((4, 5, 5), np.uint8)
+    segmentation[0] = 1
+    segmentation[1, 0, :2] = 1, 2
+    segmentation[2, 0, :3] = 1, 2, 2
+    assert most_organs(segmentation) == 2
+
+
+def make_fold(folder: Path, epochs: int, pretraining: tuple[int, int] | None = None) -> Path:
+    """What a finished training leaves: debug.json, checkpoint_final.pth and the log of pretraining."""
+    folder.mkdir()
+    debug = {"num_epochs": str(epochs), "num_iterations_per_epoch": "50"}
+    if pretraining:
+        debug |= {
+            "num_pretraining_epochs": str(pretraining[0]),
+            "num_pretraining_iterations_per_epoch": str(pretraining[1]),
+        }
+        records = [{"epoch": 0, "held_back_loss": 4.0}]
+        records += [{"epoch": e, "loss": 4 - e, "held_back_loss": 4.1 - e} for e in range(1, pretraining[0] + 1)]
+        (folder / "pretraining_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "debug.json").write_text(json.dumps(debug))
+    losses = [np.float32(1 / (1 + e)) for e in range(epochs)]
+    logging = {"train_losses": losses, "val_losses": losses, "mean_fg_dice": losses, "lrs": [0.01] * epochs}
+    torch.save({"logging": logging, "_best_ema": np.float64(0.5)}, folder / "checkpoint_final.pth")
+    return folder
+
+
+def test_steps_are_those_that_were_trained(tmp_path: Path) -> None:
+    stock = read_steps(make_fold(tmp_path / "stock", 7))
+    pretrained = read_steps(make_fold(tmp_path / "pretrained", 6, (2, 25)))
+    assert (stock.pretraining, stock.total) == (0, 350)
+    assert (pretrained.pretraining, pretrained.total) == (50, 350)
+    with pytest.raises(InputError, match="no such file"):
+        read_steps(tmp_path)
+
+
+def test_loss_curves(tmp_path: Path) -> None:
+    folds = {"nnU-Net": make_fold(tmp_path / "stock", 4), "SemCL": make_fold(tmp_path / "pretrained", 3, (2, 25))}
+    both, stock = tmp_path / "both.png", tmp_path / "stock.png"
+    draw_loss_curves(folds, both)
+    draw_loss_curves({"nnU-Net": folds["nnU-Net"]}, stock)
+    assert imread(both).shape[1] > 1.3 * imread(stock).shape[1], "pretraining has a panel of its own"
+    assert colours(both) > colours(stock) > 0
+
+
+def test_loss_curves_need_a_finished_training(tmp_path: Path) -> None:
+    fold = make_fold(tmp_path / "fold", 2)
+    (fold / "checkpoint_final.pth").unlink()
+    with pytest.raises(InputError, match="a finished training"):
+        draw_loss_curves({"A": fold}, tmp_path / "curves.png")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    fold = make_fold(tmp_path / "fold", 2)
+
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"logging": Malicious()}, fold / "checkpoint_final.pth")
+    with pytest.raises(Exception, match="weights_only"):
+        draw_loss_curves({"A": fold}, tmp_path / "curves.png")
+    assert not (tmp_path / "ran").exists()
