@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TRAINER = "SemCLTrainerBenchmark"
 PLANS = "nnUNetTinyPlans"
 
 
@@ -32,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
     parser.add_argument("-c", required=True, help="configuration")
+    parser.add_argument("-tr", default="SemCLTrainerBenchmark", help="a trainer in benchmarks/trainers")
     parser.add_argument("-o", type=Path, required=True, help="work folder for preprocessed data and results")
     parser.add_argument("-device", default="cpu")
     args = parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> None:
     if not (args.o / "nnUNet_preprocessed" / raw.name / f"nnUNetPlans_{args.c}").is_dir():
         run(f"nnUNetv2_plan_and_preprocess -d {args.d} -c {args.c} -np 2")
     run(f"nnunet-semcl plan -d {args.d} --preset tiny")
-    run(f"nnUNetv2_train {args.d} {args.c} 0 -tr {TRAINER} -p {PLANS} -device {args.device}")
+    run(f"nnUNetv2_train {args.d} {args.c} 0 -tr {args.tr} -p {PLANS} -device {args.device}")
 
     splits = json.loads((args.o / "nnUNet_preprocessed" / raw.name / "splits_final.json").read_text())
     images, predictions = args.o / f"{raw.name}_images", args.o / f"{raw.name}_{args.c}_predictions"
@@ -54,10 +54,10 @@ def main() -> None:
         for image in (raw / "imagesTr").glob(f"{case}_[0-9][0-9][0-9][0-9].*"):
             (images / image.name).symlink_to(image.absolute())
     run(
-        f"nnUNetv2_predict -d {args.d} -c {args.c} -tr {TRAINER} -p {PLANS} -f 0 -i {images} -o {predictions} "
+        f"nnUNetv2_predict -d {args.d} -c {args.c} -tr {args.tr} -p {PLANS} -f 0 -i {images} -o {predictions} "
         f"-device {args.device} -npp 1 -nps 1"
     )
-    model = args.o / "nnUNet_results" / raw.name / f"{TRAINER}__{PLANS}__{args.c}"
+    model = args.o / "nnUNet_results" / raw.name / f"{args.tr}__{PLANS}__{args.c}"
     run(
         f"nnUNetv2_evaluate_folder {raw / 'labelsTr'} {predictions} -djfile {model / 'dataset.json'} "
         f"-pfile {model / 'plans.json'} --chill"
@@ -68,6 +68,7 @@ def main() -> None:
     row = {
         "dataset": raw.name,
         "configuration": args.c,
+        "trainer": args.tr,
         "held_out_cases": len(splits[0]["val"]),
         "dice": round(summary["foreground_mean"]["Dice"], 4),
         "dice_per_label": {label: round(m["Dice"], 4) for label, m in summary["mean"].items()},
