@@ -16,7 +16,7 @@ from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
 
 class nnUNetTrainerDemo(nnUNetTrainerNoMirroring, nnUNetTrainerAdam):
-    """nnU-Net for 5 x 50 steps."""
+    """nnU-Net for 6 x 50 steps."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class nnUNetTrainerDemo(nnUNetTrainerNoMirroring, nnUNetTrainerAdam):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = 2e-2
-        self.num_epochs = 5
+        self.num_epochs = 6
         self.num_iterations_per_epoch = 50
         self.num_val_iterations_per_epoch = 4
 
