@@ -76,7 +76,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
     tiny = vars(load_preset("tiny"))
     residual.write_text(json.dumps(tiny | {"plans_name": "nnUNetTinyResEncPlans"}))
     for command in (
-        f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -c 2d 3d_fullres -np 1 1",
+        f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -c 2d 3d_fullres -npfp 1 -np 1 1",
         f"nnUNetv2_plan_experiment -d {DATASET_ID} -pl nnUNetPlannerResEncM",
         f"nnunet-semcl plan -d {DATASET_ID} --preset tiny",
         f"nnunet-semcl plan -d {DATASET_ID} --preset {residual} -p nnUNetResEncUNetMPlans",
