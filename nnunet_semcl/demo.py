@@ -31,7 +31,7 @@ LOG_LINES_SHOWN = 20
 def run_demo(folder: Path) -> None:
     """Trains nnU-Net with and without pretraining on a phantom and prints the Dice of both on held-out cases.
 
-    Data, trained networks, predictions, logs, pictures: all lies in the folder. It takes about four minutes on two
+    Data, trained networks, predictions, logs, pictures: all lies in the folder. It takes about five minutes on two
     CPU cores; a GPU is used where there is one. Variables of nnU-Net that are set already and only concern speed
     stay as they are.
 
@@ -42,7 +42,7 @@ def run_demo(folder: Path) -> None:
     folder = folder.resolve()
     _start_afresh(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"A demo on the {'GPU' if device == 'cuda' else 'CPU: about 4 minutes on two cores'}, in {folder}")
+    print(f"A demo on the {'GPU' if device == 'cuda' else 'CPU: about 5 minutes on two cores'}, in {folder}")
 
     with _step(1, "Drawing a phantom data set"):
         dataset = write_phantom(folder / "nnUNet_raw", int(DATASET_ID))
