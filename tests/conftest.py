@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Read when torch is loaded: on few cores, threads that wait without sleeping starve the other processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 
@@ -34,7 +37,6 @@ class NNUNetFolders:
             "nnUNet_extTrainer": str(TRAINERS),
             "nnUNet_n_proc_DA": "0",
             "nnUNet_def_n_proc": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
         }
         for name in ("raw", "preprocessed", "results"):
             (root / name).mkdir(exist_ok=True)

@@ -48,5 +48,5 @@ class SemCLTrainerManyEpochs(SemCLTrainerShort):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_pretraining_epochs = 12
-        self.num_pretraining_iterations_per_epoch = 5
+        self.num_pretraining_epochs = 8
+        self.num_pretraining_iterations_per_epoch = 4
