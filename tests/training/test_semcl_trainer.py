@@ -87,10 +87,11 @@ def test_training_labels_do_reach_the_weights(folders, make_trainer):
     first = pretrained_weights(make_trainer())
     splits = json.loads((folders.preprocessed / "splits_final.json").read_text())
     data = folders.preprocessed / "nnUNetPlans_2d"
-    case = data / f"{splits[0]['train'][0]}.pkl"
-    properties = pickle.loads(case.read_bytes())
-    properties["class_locations"][1] = properties["class_locations"][1][:1]
-    case.write_bytes(pickle.dumps(properties))
+    for name in splits[0]["train"]:
+        case = data / f"{name}.pkl"
+        properties = pickle.loads(case.read_bytes())
+        properties["class_locations"] = {o: voxels[:1] for o, voxels in properties["class_locations"].items()}
+        case.write_bytes(pickle.dumps(properties))
     shutil.rmtree(folders.root / "results")
     second = pretrained_weights(make_trainer())
     assert any(not torch.equal(first[k], second[k]) for k in first)
