@@ -64,6 +64,54 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.set_defaults(run=_plan)
 
+    budget = commands.add_parser(
+        "label-budget",
+        help="further folds in which only some training cases keep their labels",
+        description="Appends to splits_final.json, for each fold with all its labels, one in which only some training "
+        "cases keep theirs. What is in the file stays; without a file, nnU-Net's own split is made first.",
+    )
+    budget.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
+    budget.add_argument(
+        "--labelled",
+        type=int,
+        metavar="NUMBER",
+        help="how many training cases keep their labels (with --group: how many groups); without it only the split "
+        "is made",
+    )
+    budget.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
+    budget.add_argument(
+        "--group",
+        metavar="REGEX",
+        help=r"cases in whose names it finds the same text stay together, e.g. 'patient\d+'",
+    )
+    budget.set_defaults(run=_label_budget)
+
+    convert = commands.add_parser("convert", help="a public data set, in nnU-Net's raw layout")
+    sources = convert.add_subparsers(metavar="SOURCE", required=True)
+    btcv = sources.add_parser("btcv", help="abdominal CT of the challenge Beyond the Cranial Vault, 13 organs")
+    btcv.add_argument("rawdata", type=Path, metavar="RAWDATA", help="the challenge's folder RawData, unpacked")
+    btcv.add_argument("-d", required=True, type=int, metavar="ID", help="a free id for the data set, e.g. 17")
+    btcv.set_defaults(run=_convert_btcv)
+
+    unlabelled = commands.add_parser(
+        "unlabelled",
+        help="preprocesses images without labels, for pretraining",
+        description="Preprocesses images without labels by the data set's own plans, into folders that nnU-Net never "
+        "trains on. Run again, it goes on where it was; a case that is complete stays as it is.",
+    )
+    unlabelled.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
+    unlabelled.add_argument(
+        "-i", required=True, type=Path, metavar="FOLDER", help="the images, named as in nnU-Net's imagesTr"
+    )
+    unlabelled.add_argument(
+        "-c", nargs="+", metavar="CONFIGURATION", help="configurations (default: all that are preprocessed)"
+    )
+    unlabelled.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="identifier of the plans (default: nnUNetPlans)"
+    )
+    unlabelled.add_argument("-np", type=int, metavar="N", help="processes at a time (default: nnU-Net's)")
+    unlabelled.set_defaults(run=_unlabelled)
+
     doctor = commands.add_parser("doctor", help="says what stands in the way of a training, and what mends it")
     doctor.set_defaults(run=_doctor)
 
@@ -89,6 +137,27 @@ def _plan(args: argparse.Namespace) -> int:
 
     write_smaller_plans(args.d, args.preset, args.p)
     return 0
+
+
+def _label_budget(args: argparse.Namespace) -> int:
+    from nnunet_semcl.data.label_budget import add_label_budget
+
+    add_label_budget(args.d, args.labelled, args.seed, args.group)
+    return 0
+
+
+def _convert_btcv(args: argparse.Namespace) -> int:
+    from nnunet_semcl.datasets.btcv import convert_btcv
+
+    convert_btcv(args.rawdata, args.d)
+    return 0
+
+
+def _unlabelled(args: argparse.Namespace) -> int:
+    from nnunet_semcl.data.unlabelled_preprocessing import preprocess_unlabelled
+
+    left_out = preprocess_unlabelled(args.d, args.i, args.c, args.p, args.np)
+    return 1 if left_out else 0
 
 
 def _doctor(args: argparse.Namespace) -> int:
