@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_semcl.errors import InputError
 
 WANTED_QUERIES = 8
+OBJECTIVES = ("object", "voxel", "both")
 FEWEST_QUERIES = 4  # two objects, and two queries of each
 
 
@@ -22,6 +23,8 @@ class SemCLConfig:
     Attributes:
         query_size: edge lengths of a query patch in voxels, divisible by the network's strides.
         queries_per_batch: queries in a batch, two views each: 2 objects x 2 queries at least.
+        objective: what is contrasted: "object", "voxel" or "both".
+        voxels_per_class: sampled voxels of each class in a batch, half of them where classes meet.
         embedding_dim: length of an embedding (the paper: 256).
         temperature: of the supervised contrast.
         learning_rate: AdamW's largest one, after the warm-up.
@@ -30,6 +33,8 @@ class SemCLConfig:
 
     query_size: tuple[int, ...]
     queries_per_batch: int
+    objective: str = "both"
+    voxels_per_class: int = 256
     embedding_dim: int = 256
     temperature: float = 0.1
     learning_rate: float = 3e-3
@@ -98,7 +103,9 @@ def _fault(key: str, value: Any, strides: np.ndarray) -> str | None:
             f"at least {FEWEST_QUERIES}: two objects with two queries each",
             whole and value >= FEWEST_QUERIES,
         )
-    elif key == "embedding_dim":
+    elif key == "objective":
+        expected, good = f"one of {', '.join(OBJECTIVES)}", value in OBJECTIVES
+    elif key in ("embedding_dim", "voxels_per_class"):
         expected, good = "a whole number above 0", whole and value > 0
     elif key == "weight_decay":
         expected, good = "a number of at least 0", number and 0 <= value < math.inf

@@ -1,6 +1,8 @@
-"""Attention: where the objects of a case lie. It gives query centres and cuts images with their binary masks."""
+"""Attention: where the objects of a case lie. It gives query centres and cuts images with their segmentations."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -10,10 +12,30 @@ from nnunet_semcl.errors import InputError
 
 Object = int | tuple[int, ...]  # a label, or a region: the labels that it unites
 BACKGROUND: Object = 0
+UNKNOWN = -1  # in segmentations: beyond the case, or not known to a coarse model
 CENTRES_PER_CASE = 1000  # of the 10 000 that nnU-Net keeps an object and case: 12 kB each in memory
 
 
-class LabelAttention:
+class Attention(ABC):
+    """What query batches are drawn from.
+
+    Attributes:
+        centres: object -> case -> (n, 3) int32 voxel positions (x, y, z) in the preprocessed array. Cases in which
+            an object does not occur are left out, objects without a case too.
+    """
+
+    centres: dict[Object, dict[str, np.ndarray]]
+
+    @abstractmethod
+    def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """A case's image (C, X, Y, Z) float32 and segmentation (1, X, Y, Z) int16 within a box.
+
+        Args:
+            box: [from, to] for each axis, in voxels; where it leaves the case the image is 0, the segmentation UNKNOWN.
+        """
+
+
+class LabelAttention(Attention):
     """Attention from the labels of nnU-Net's preprocessed cases.
 
     Args:
@@ -21,22 +43,18 @@ class LabelAttention:
         objects: labels or regions, as nnU-Net's label manager gives them. Where fewer than two of them occur, the
             background is the other object: contrast needs something to tell apart.
 
-    Attributes:
-        centres: object -> case -> (n, 3) int32 voxel positions (x, y, z) in the preprocessed array. Cases in which
-            an object does not occur are left out, objects without a case too.
-
     Raises:
         InputError: no object occurs in any case, or a case's properties hold no class locations.
     """
 
     def __init__(self, dataset: nnUNetBaseDataset, objects: list[Object]) -> None:
         self.dataset = dataset
-        self.centres: dict[Object, dict[str, np.ndarray]] = {o: {} for o in objects}
+        self.centres = {o: {} for o in objects}
         for case in dataset.identifiers:
             locations = self._class_locations(case)
             for o in objects:
                 if len(locations.get(o, ())) > 0:
-                    self.centres[o][case] = _thin_out(np.asarray(locations[o])[:, 1:])
+                    self.centres[o][case] = thin_out(np.asarray(locations[o])[:, 1:])
         self.centres = {o: cases for o, cases in self.centres.items() if cases}
         if not self.centres:
             raise InputError(
@@ -49,15 +67,10 @@ class LabelAttention:
             self.centres[BACKGROUND] = {c: self._background_centres(c) for c in dataset.identifiers}
             self.centres[BACKGROUND] = {c: v for c, v in self.centres[BACKGROUND].items() if len(v)}
 
-    def cut(self, case: str, o: Object, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """A case's image (C, X, Y, Z) float32 and an object's mask (1, X, Y, Z) int16 of 0 and 1 within a box.
-
-        Args:
-            box: [from, to] for each axis, in voxels; both arrays are zero where it leaves the case.
-        """
+    def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
         image, segmentation, _, _ = self.dataset.load_case(case)
-        mask = np.isin(crop_and_pad_nd(segmentation, box, -1), o)
-        return crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False), mask.astype(np.int16)
+        image = crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False)
+        return image, crop_and_pad_nd(segmentation, box, UNKNOWN).astype(np.int16)
 
     def _class_locations(self, case: str) -> dict[Object, np.ndarray]:
         properties = self.dataset.load_case(case)[3]
@@ -73,8 +86,13 @@ class LabelAttention:
     def _background_centres(self, case: str) -> np.ndarray:
         # -1 marks what nnU-Net cropped away as empty; only true background (0) is an object.
         segmentation = self.dataset.load_case(case)[1][:][0]
-        return _thin_out(np.argwhere(segmentation == 0))
+        return thin_out(np.argwhere(segmentation == 0))
 
 
-def _thin_out(voxels: np.ndarray) -> np.ndarray:
+def labels_of(o: Object) -> tuple[int, ...]:
+    return o if isinstance(o, tuple) else (o,)
+
+
+def thin_out(voxels: np.ndarray) -> np.ndarray:
+    """At most CENTRES_PER_CASE of the positions, evenly, as int32."""
     return voxels[:: -(-len(voxels) // CENTRES_PER_CASE) or 1].astype(np.int32)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from nnunet_semcl.data.attention import LabelAttention, Object
+from nnunet_semcl.data.attention import Attention, Object, labels_of
 from nnunet_semcl.data.views import QueryViews
+from nnunet_semcl.data.voxel_sample import sample_voxels
 
 QUERY_DRAWS = 20
 
@@ -21,59 +22,77 @@ class QueryBatches(Dataset):
     So a run repeats bit for bit whatever the number of workers, and resuming is starting at a later number.
 
     Args:
-        attention: query centres and masks of the cases to draw from.
+        attentions: query centres and segmentations of the cases to draw from; each gives the same share of an
+            object's queries, so that few labelled cases are not lost among many unlabelled ones.
         views: draws the views of a query.
         queries: how many queries a batch holds at most: O objects with K >= 2 queries each.
+        voxels_per_class: how many voxels of each class are sampled for the contrast of voxels.
         seed: of all batches.
     """
 
-    def __init__(self, attention: LabelAttention, views: QueryViews, queries: int, seed: int) -> None:
-        self.attention = attention
+    def __init__(
+        self, attentions: Sequence[Attention], views: QueryViews, queries: int, voxels_per_class: int, seed: int
+    ) -> None:
+        self.attentions = attentions
         self.views = views
-        self.objects: list[Object] = list(attention.centres)
+        self.objects: list[Object] = list(dict.fromkeys(o for a in attentions for o in a.centres))
         self.objects_per_batch = min(len(self.objects), queries // 2)
         self.queries_per_object = queries // self.objects_per_batch
+        self.voxels_per_class = voxels_per_class
         self.seed = seed
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """With B = 2 O K views: image (B, C, X, Y[, Z]) float32, mask (B, 1, X, Y[, Z]) float32 of 0 and 1,
-        object (B,) and query (B,) int64, numbers of the object and of the query that a view shows."""
+        """Of B = 2 O K views, first and second of each query in turn: image (B, C, X, Y[, Z]) float32,
+        segmentation (B, 1, X, Y[, Z]) int16, mask (B, 1, X, Y[, Z]) float32 of 0 and 1, object (B,) and query (B,)
+        int64, numbers of the object and of the query that a view shows. Of V sampled voxels: voxel (V,) int64,
+        positions in the flattened second views (B / 2, X, Y[, Z]), and voxel_class (V,) int64, labels."""
         with _seeded(self.seed, number) as rng:
-            images, masks, objects = [], [], []
+            images, segmentations, masks, objects = [], [], [], []
             for i in rng.choice(len(self.objects), self.objects_per_batch, replace=False):
-                for case in self._cases(self.objects[i], rng):
-                    for image, mask in self._query(self.objects[i], case, rng):
+                labels = torch.tensor(labels_of(self.objects[i]))
+                for attention, case in self._cases(self.objects[i], rng):
+                    for image, segmentation in self._query(attention, case, self.objects[i], labels, rng):
                         images.append(image)
-                        masks.append(mask)
+                        segmentations.append(segmentation)
+                        masks.append(torch.isin(segmentation, labels))
                         objects.append(int(i))
+            voxel, voxel_class = sample_voxels(torch.stack(segmentations[1::2])[:, 0], self.voxels_per_class, rng)
         return {
             "image": torch.stack(images),
+            "segmentation": torch.stack(segmentations),
             "mask": torch.stack(masks).float(),
             "object": torch.tensor(objects),
             "query": torch.arange(len(objects)) // 2,
+            "voxel": voxel,
+            "voxel_class": voxel_class,
         }
 
-    def _cases(self, o: Object, rng: np.random.Generator) -> Iterator[str]:
+    def _cases(self, o: Object, rng: np.random.Generator) -> Iterator[tuple[Attention, str]]:
         """As many different cases as there are, each once before any comes twice."""
-        cases = list(self.attention.centres[o])
-        for start in range(0, self.queries_per_object, len(cases)):
-            yield from rng.permutation(cases)[: self.queries_per_object - start]
+        having = [a for a in self.attentions if o in a.centres]
+        for number, attention in enumerate(having):
+            share = (self.queries_per_object + len(having) - 1 - number) // len(having)
+            cases = list(attention.centres[o])
+            for start in range(0, share, len(cases)):
+                yield from ((attention, case) for case in rng.permutation(cases)[: share - start])
 
-    def _query(self, o: Object, case: str, rng: np.random.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _query(
+        self, attention: Attention, case: str, o: Object, labels: torch.Tensor, rng: np.random.Generator
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Two views around a random voxel of the object."""
         two_d = len(self.views.cut_size) == 2
         size = np.array([1, *self.views.cut_size] if two_d else self.views.cut_size)
         for _ in range(QUERY_DRAWS):
-            start = rng.choice(self.attention.centres[o][case]) - size // 2
-            image, mask = self.attention.cut(case, o, np.stack((start, start + size), axis=1).tolist())
+            start = rng.choice(attention.centres[o][case]) - size // 2
+            image, segmentation = attention.cut(case, np.stack((start, start + size), axis=1).tolist())
             if two_d:  # nnU-Net keeps 2D data as volumes and reads them slice by slice
-                image, mask = image[:, 0], mask[:, 0]
-            views = [self.views(torch.from_numpy(image), torch.from_numpy(mask)) for _ in range(2)]
-            if all(view is not None for view in views):
-                return views
+                image, segmentation = image[:, 0], segmentation[:, 0]
+            pair = [self.views(torch.from_numpy(image), torch.from_numpy(segmentation), labels) for _ in range(2)]
+            if all(view is not None for view in pair):
+                return pair
         raise RuntimeError(
             f"Case {case}: in {QUERY_DRAWS} queries of object {o} an augmented view held no voxel of it. "
-            f"The attention and the case {self.attention.dataset.source_folder}/{case} do not seem to belong together."
+            f"Its attention ({type(attention).__name__}) and its image do not seem to belong together."
         )
 
 

@@ -1,4 +1,4 @@
-"""Two augmented views of a query, image and attention mask under one geometry each."""
+"""Augmented views of a query, image and segmentation under one geometry each."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+
+from nnunet_semcl.data.attention import UNKNOWN
 
 MAX_ROTATION = np.pi / 6  # the paper's 30 degrees
 SCALING = (0.85, 1.25)  # the paper's resized crops differ by as much, but here the mean size stays as in training
@@ -51,15 +53,18 @@ class QueryViews:
         self._geometry = _geometry(plane, rotation, [t / 2 for t in turned], mirror_axes, dummy_2d)
         self._intensities = _intensities()
 
-    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """One view.
+    def __call__(
+        self, image: torch.Tensor, segmentation: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """One view of an object, given by the labels that make it up.
 
-        Shape: image (C, *cut_size) float32 and mask (1, *cut_size) int16 -> the same with query_size; None where the
-        object left the view in each of a few draws, so that the caller draws another query.
+        Shape: image (C, *cut_size) float32 and segmentation (1, *cut_size) int16 -> the same with query_size; None
+        where the object left the view in each of a few draws, so that the caller draws another query. What a view
+        sees beyond the cut is 0 in the image and UNKNOWN in the segmentation.
         """
         for _ in range(DRAWS):
-            view = self._geometry(image=image, segmentation=mask)
-            if view["segmentation"].any():
+            view = self._geometry(image=image, segmentation=segmentation)
+            if torch.isin(view["segmentation"], labels).any():
                 return self._intensities(image=view["image"])["image"], view["segmentation"]
         return None
 
@@ -80,6 +85,9 @@ def _geometry(
         p_scaling=1,
         scaling=SCALING,
         p_synchronize_scaling_across_axes=1,
+        mode_seg="nearest",
+        border_mode_seg="constant",
+        padding_value_seg=UNKNOWN,
     )
     transforms = [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if dummy_2d else [spatial]
     if mirror_axes:

@@ -1,4 +1,4 @@
-"""What pretraining did, epoch by epoch: pretraining_log.jsonl and pretraining.png in the fold's folder."""
+"""What a phase did, epoch by epoch: a log of JSON lines and a plot, in the fold's folder."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 LOG_NAME = "pretraining_log.jsonl"
-PLOT_NAME = "pretraining.png"
 
 Record = dict[str, float | int]
 
 
-def write_history(folder: Path, records: list[Record]) -> None:
-    """Writes the log, one JSON object an epoch, and the plot; each replaces the former one as a whole.
+def write_history(folder: Path, name: str, records: list[Record]) -> None:
+    """Writes NAME_log.jsonl, one JSON object an epoch, and NAME.png; each replaces the former one as a whole.
 
     A key `held_back_x` is the figure x on cases that the phase does not train on.
     """
-    _replace(folder / LOG_NAME, "".join(json.dumps(r) + "\n" for r in records).encode())
+    _replace(folder / f"{name}_log.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     trained = [k for k in records[-1] if f"held_back_{k}" in records[-1]]
     names = trained or [k for k in records[-1] if k not in ("epoch", "learning_rate", "seconds")]
     figure = Figure(figsize=(9, 3 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
-        _curve(axis, records, name, "training cases")
-        _curve(axis, records, f"held_back_{name}", "held-back cases")
-        axis.set_ylabel(name)
+    for axis, figure_name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        _curve(axis, records, figure_name, "training cases")
+        _curve(axis, records, f"held_back_{figure_name}", "held-back cases")
+        axis.set_ylabel(figure_name)
         axis.grid(alpha=0.3)
         axis.legend()
-    axis.set_xlabel("epochs of pretraining done")
-    temporary = folder / f".{PLOT_NAME}"
+    axis.set_xlabel(f"epochs of {name} done")
+    temporary = folder / f".{name}.png"
     figure.savefig(temporary, format="png", dpi=100)
-    os.replace(temporary, folder / PLOT_NAME)
+    os.replace(temporary, folder / f"{name}.png")
 
 
 def _curve(axis: object, records: Iterable[Record], name: str, label: str) -> None:

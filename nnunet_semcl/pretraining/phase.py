@@ -23,9 +23,12 @@ from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
 from nnunet_semcl.pretraining.history import Record, write_history
 from nnunet_semcl.pretraining.task import PretrainingTask
 
-CHECKPOINT_NAME = "checkpoint_pretraining.pth"
 MAX_GRADIENT_NORM = 12  # nnU-Net's
 HELD_BACK_BATCHES = 16
+
+
+def checkpoint_name(phase: str) -> str:
+    return f"checkpoint_{phase}.pth"
 
 
 @dataclass
@@ -33,6 +36,7 @@ class PretrainingPhase:
     """Runs a task over batches and leaves its network pretrained.
 
     Attributes:
+        name: of its files and log lines: checkpoint_NAME.pth, NAME_log.jsonl, NAME.png.
         task: turns a batch into a loss.
         batches: item i is batch number i, a dict of tensors; as long as one asks for.
         held_back: the same from cases that the phase does not train on, for the log only; None where there are none.
@@ -45,6 +49,7 @@ class PretrainingPhase:
         log: takes the lines for nnU-Net's log file.
     """
 
+    name: str
     task: PretrainingTask
     batches: Dataset
     held_back: Dataset | None
@@ -74,7 +79,7 @@ class PretrainingPhase:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / CHECKPOINT_NAME
+        return self.folder / checkpoint_name(self.name)
 
     def run(self) -> None:
         """Runs the epochs that are left; after each the log, the plot and the checkpoint are written.
@@ -89,11 +94,12 @@ class PretrainingPhase:
         for epoch, batches in enumerate(self._batches_by_epoch(first), start=first + 1):
             started = time.time()
             learning_rate = self.schedule.get_last_lr()[0]
-            figures = self._train(batches, f"Pretraining epoch {epoch}/{self.epochs}")
+            figures = self._train(batches, f"{self.name.capitalize()} epoch {epoch}/{self.epochs}")
             if not math.isfinite(figures["loss"]):
                 raise RuntimeError(
-                    f"Pretraining epoch {epoch}: the loss is {figures['loss']}. The state after epoch {epoch - 1} is "
-                    f"kept in {self.checkpoint}. Lower learning_rate, or look for values that are not finite in images."
+                    f"{self.name.capitalize()} epoch {epoch}: the loss is {figures['loss']}. The state after epoch "
+                    f"{epoch - 1} is kept in {self.checkpoint}. Lower learning_rate, or look for values "
+                    "that are not finite in the images."
                 )
             figures |= self._held_back_figures()
             self.records.append(
@@ -101,7 +107,7 @@ class PretrainingPhase:
             )
             # The checkpoint holds the records too, so a log cut off here is made whole by the next epoch.
             self._save()
-            write_history(self.folder, self.records)
+            write_history(self.folder, self.name, self.records)
             self._log_epoch()
 
     def resume(self) -> None:
@@ -197,9 +203,9 @@ class PretrainingPhase:
     def _log_epoch(self) -> None:
         record = self.records[-1]
         self.log("")
-        self.log(f"Pretraining epoch {record['epoch']} of {self.epochs}")
+        self.log(f"{self.name.capitalize()} epoch {record['epoch']} of {self.epochs}")
         self.log(f"Current learning rate: {record['learning_rate']:.5f}")
         names = [k for k in record if k not in ("epoch", "learning_rate", "seconds")]
         for name in names:
-            self.log(f"pretraining {name.replace('held_back_', 'held-back ')} {record[name]:.4f}")
+            self.log(f"{self.name} {name.replace('held_back_', 'held-back ')} {record[name]:.4f}")
         self.log(f"Epoch time: {record['seconds']:.2f} s")

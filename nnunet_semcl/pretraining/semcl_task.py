@@ -1,4 +1,4 @@
-"""SemCL's object contrast: query patches of one object attract each other, those of other objects repel."""
+"""SemCL's contrast: what belongs to one object attracts each other, what belongs to others repels."""
 
 from __future__ import annotations
 
@@ -9,48 +9,79 @@ from torch.nn.functional import normalize
 from nnunet_semcl.losses.supcon import SupConLoss
 from nnunet_semcl.networks.attention_stem import add_attention_stem, remove_attention_stem
 from nnunet_semcl.networks.projection_head import ProjectionHead
+from nnunet_semcl.networks.voxel_head import DecoderFeatures, VoxelHead
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 
 class SemCLTask(PretrainingTask):
-    """Encoder with attention stem -> global pools under the attention -> projection head -> supervised contrast.
+    """The contrast of objects, of voxels, or the sum of both:
 
-    Source: Lee et al., Semantic-Aware Contrastive Learning for Multi-Object Medical Image Segmentation,
-    IEEE JBHI 27(9) 2023, arXiv 2106.01596.
+    - objects: encoder with attention stem -> pools under the attention -> head -> supervised contrast. Source: Lee et
+      al., Semantic-Aware Contrastive Learning for Multi-Object Medical Image Segmentation, IEEE JBHI 27(9) 2023,
+      arXiv 2106.01596.
+    - voxels: encoder, decoder -> features of sampled voxels -> head -> supervised contrast.
+
+    Of a query's two views the encoder sees the first with its mask and the second without. So it has to find in the
+    image what the mask shows, and the image is all there is once the stem is dropped. Voxels are those of second
+    views, where no mask gives their classes away.
 
     Args:
-        encoder: of nnU-Net's planned network; returns the features of its stages, the bottleneck's last. Changed in
-            place until `remove_additions`.
+        network: nnU-Net's planned one. Changed in place until `remove_additions`.
+        objective: "object", "voxel" or "both".
         embedding_dim: length of an embedding.
         temperature: of the contrast.
-        use_attention: False leaves the mask out (an ablation).
+        use_attention: False shows no mask at all (an ablation).
     """
 
-    def __init__(self, encoder: nn.Module, embedding_dim: int, temperature: float, use_attention: bool = True) -> None:
+    def __init__(
+        self, network: nn.Module, objective: str, embedding_dim: int, temperature: float, use_attention: bool = True
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.use_attention = use_attention
-        device = next(encoder.parameters()).device
-        if use_attention:
-            add_attention_stem(encoder)
-        self.head = ProjectionHead(encoder.output_channels, embedding_dim).to(device)
+        self.encoder = network.encoder
+        self.objects = objective in ("object", "both")
+        self.voxels = objective in ("voxel", "both")
+        self.use_attention = use_attention and self.objects
+        device = next(network.parameters()).device
+        if self.use_attention:
+            add_attention_stem(self.encoder)
+        if self.objects:
+            self.head = ProjectionHead(self.encoder.output_channels, embedding_dim).to(device)
+        if self.voxels:
+            self.decoder_features = DecoderFeatures(network.decoder)
+            self.voxel_head = VoxelHead(self.decoder_features.channels, embedding_dim).to(device)
         self.loss = SupConLoss(temperature)
 
-    def embed(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """image (B, C, X, Y[, Z]) and mask (B, 1, X, Y[, Z]) -> embeddings (B, embedding_dim) of length one."""
-        features = self.encoder(torch.cat((image, mask), dim=1) if self.use_attention else image)
-        return normalize(self.head(features, mask if self.use_attention else None).float(), dim=1)
-
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Batch: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]), object (B,), query (B,); B views of B / 2 queries."""
-        embeddings = self.embed(batch["image"], batch["mask"])
-        return {
-            "loss": self.loss(embeddings, batch["object"]),
-            "separation": separation(embeddings.detach(), batch["object"], batch["query"]),
-        }
+        """Batch of B views, first and second of each query in turn: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]),
+        object (B,), query (B,); voxel (V,), positions in the flattened second views, and voxel_class (V,)."""
+        figures = {}
+        image, mask = batch["image"], batch["mask"]
+        if not self.objects:
+            features = self.encoder(image[1::2])
+        else:
+            features = self.encoder(torch.cat((image, shown_masks(mask)), dim=1) if self.use_attention else image)
+            embeddings = normalize(self.head(features, mask if self.use_attention else None).float(), dim=1)
+            figures["object_loss"] = self.loss(embeddings, batch["object"])
+            figures["separation"] = separation(embeddings.detach(), batch["object"], batch["query"])
+            features = [f[1::2] for f in features]
+        if self.voxels:
+            embeddings = normalize(self.voxel_head(self.decoder_features(features), batch["voxel"]).float(), dim=1)
+            figures["voxel_loss"] = self.loss(embeddings, batch["voxel_class"])
+            each = torch.arange(len(embeddings), device=embeddings.device)
+            figures["voxel_separation"] = separation(embeddings.detach(), batch["voxel_class"], each)
+        return {"loss": sum(figures[name] for name in figures if name.endswith("_loss")), **figures}
 
     def remove_additions(self) -> None:
         remove_attention_stem(self.encoder)
+        if self.voxels:
+            self.decoder_features.give_back()
+
+
+def shown_masks(mask: torch.Tensor) -> torch.Tensor:
+    """The masks (B, 1, X, Y[, Z]) of first views, and zeros for second ones."""
+    shown = mask.clone()
+    shown[1::2] = 0
+    return shown
 
 
 def separation(embeddings: torch.Tensor, objects: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:

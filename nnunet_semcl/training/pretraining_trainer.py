@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.preprocessed import check_cases
 from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
-from nnunet_semcl.pretraining.phase import CHECKPOINT_NAME, PretrainingPhase
+from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
@@ -28,12 +28,15 @@ BATCH_SEED = 12345  # nnU-Net's for its splits: what is drawn in pretraining is 
 
 
 class PretrainingTrainer(nnUNetTrainer, ABC):
-    """A method's trainer says what the task, its batches and its settings are; all else is here or nnU-Net's.
+    """A method's trainer says what its phases and its settings are; all else is here or nnU-Net's.
 
     Attributes:
+        phase_names: of all phases that the method may have.
         num_pretraining_epochs, num_pretraining_iterations_per_epoch: length of the phase.
         seed: None, or a number with which a run repeats bit for bit (on the CPU, with nnUNet_n_proc_DA=0).
     """
+
+    phase_names: tuple[str, ...] = ("pretraining",)
 
     def __init__(
         self,
@@ -53,12 +56,8 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         """The method's settings as plain values, learning_rate and weight_decay among them."""
 
     @abstractmethod
-    def build_pretraining_task(self, network: nn.Module) -> PretrainingTask:
-        """The task over nnU-Net's planned network, which may be changed in place until task.remove_additions()."""
-
-    @abstractmethod
-    def build_pretraining_batches(self, cases: nnUNetBaseDataset, seed: int) -> Dataset:
-        """Batches drawn from the given cases alone."""
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        """The phases in their order; what stands between two of them runs when the former one is done."""
 
     def initialize(self) -> None:
         # Faults of data, fold and settings are told here, before any long work.
@@ -78,33 +77,40 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         super().run_training()
 
     def pretrain(self) -> None:
-        """Runs the phase, takes it up where it was interrupted, or takes its result where it is done."""
+        """Runs the phases, takes them up where they were interrupted, or takes their result where they are done."""
         if self.is_ddp:
             raise InputError("-num_gpus", "more than one", "1", "Pretraining runs on one GPU: leave -num_gpus out.")
         folder = Path(self.output_folder)
-        interrupted = self.logger.resume and (folder / CHECKPOINT_NAME).is_file()
-        if self.logger.resume and not interrupted and (folder / PRETRAINED_NAME).is_file():
+        if self.logger.resume and not self._interrupted() and (folder / PRETRAINED_NAME).is_file():
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
-        phase = self._build_phase(folder)
-        if interrupted:
-            phase.resume()
-            self.print_to_log_file(f"Pretraining goes on after epoch {phase.records[-1]['epoch']}: {phase.checkpoint}")
-        phase.run()
-        phase.task.remove_additions()
+        if not self.logger.resume:
+            for name in self.phase_names:
+                (folder / checkpoint_name(name)).unlink(missing_ok=True)
+        for phase in self.pretraining_phases():
+            if phase.checkpoint.is_file():
+                phase.resume()
+                done = phase.records[-1]["epoch"]
+                self.print_to_log_file(f"{phase.name.capitalize()} goes on after epoch {done}: {phase.checkpoint}")
+            phase.run()
+            phase.task.remove_additions()
         if not self.disable_checkpointing:
             self._save_pretrained(folder / PRETRAINED_NAME, phase.settings)
-            phase.checkpoint.unlink(missing_ok=True)
+            for name in self.phase_names:
+                (folder / checkpoint_name(name)).unlink(missing_ok=True)
         self.print_to_log_file("Pretraining done.\n")
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         # Without --c nnU-Net starts anew beside the checkpoints of an earlier run; --c must not fall back to those.
-        if self.logger.resume and Path(self.output_folder, CHECKPOINT_NAME).is_file():
+        if self.logger.resume and self._interrupted():
             self.print_to_log_file(
                 "The last run was interrupted in pretraining: nnU-Net's checkpoint is older, not used"
             )
             return
         super().load_checkpoint(filename_or_checkpoint)
+
+    def _interrupted(self) -> bool:
+        return any(Path(self.output_folder, checkpoint_name(name)).is_file() for name in self.phase_names)
 
     def save_checkpoint(self, filename: str) -> None:
         # nnU-Net writes in place; a kill in the middle would cost the only checkpoint.
@@ -113,59 +119,63 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         if os.path.isfile(temporary):
             os.replace(temporary, filename)
 
-    def _build_phase(self, folder: Path) -> PretrainingPhase:
-        training_cases, validation_cases = self.get_tr_and_val_datasets()
-        seed = BATCH_SEED if self.seed is None else self.seed
-        settings = self.pretraining_settings()
-        length = {"epochs": self.num_pretraining_epochs, "iterations": self.num_pretraining_iterations_per_epoch}
-        self.print_to_log_file(
-            f"\nPretraining by {type(self).__name__} on {len(training_cases.identifiers)} training cases:",
-            length,
-            settings,
-            f"seed {seed}",
-            add_timestamp=False,
-        )
-        batches = self.build_pretraining_batches(training_cases, seed)
+    def build_phase(
+        self,
+        name: str,
+        task: PretrainingTask,
+        batches: Dataset,
+        held_back: Dataset | None,
+        epochs: int,
+        settings: dict[str, Any],
+    ) -> PretrainingPhase:
+        """A phase over the planned network, of num_pretraining_iterations_per_epoch steps an epoch.
+
+        Args:
+            settings: plain values that the phase depends on, learning_rate and weight_decay among them.
+        """
+        settings = {
+            "trainer": type(self).__name__,
+            "epochs": epochs,
+            "iterations": self.num_pretraining_iterations_per_epoch,
+            **settings,
+            "seed": self.batch_seed,
+        }
+        self.print_to_log_file(f"\n{name.capitalize()} by {type(task).__name__}:", settings, add_timestamp=False)
         return PretrainingPhase(
-            task=self.build_pretraining_task(self._planned_network()),
+            name=name,
+            task=task,
             batches=batches,
-            held_back=self._held_back_batches(training_cases, validation_cases, seed),
-            epochs=self.num_pretraining_epochs,
+            held_back=held_back,
+            epochs=epochs,
             iterations_per_epoch=self.num_pretraining_iterations_per_epoch,
             learning_rate=settings["learning_rate"],
             weight_decay=settings["weight_decay"],
-            folder=folder,
+            folder=Path(self.output_folder),
             device=self.device,
-            settings={"trainer": type(self).__name__, **length, **settings, "seed": seed},
+            settings=settings,
             workers=get_allowed_n_proc_DA(),
             write_checkpoints=not self.disable_checkpointing,
             log=self.print_to_log_file,
         )
 
-    def _held_back_batches(
-        self, training_cases: nnUNetBaseDataset, validation_cases: nnUNetBaseDataset, seed: int
-    ) -> Dataset | None:
-        """Batches of the validation cases, which are looked at for the log and never learnt from."""
-        if set(training_cases.identifiers) & set(validation_cases.identifiers):
-            return None  # fold all
-        try:
-            return self.build_pretraining_batches(validation_cases, seed)
-        except InputError as error:
-            self.print_to_log_file(f"No held-back figures in the pretraining log: {error}")
-            return None
+    @property
+    def batch_seed(self) -> int:
+        return BATCH_SEED if self.seed is None else self.seed
 
-    def _planned_network(self) -> nn.Module:
+    @property
+    def planned_network(self) -> nn.Module:
+        """nnU-Net's network without the wrapper of torch.compile."""
         return self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
 
     def _load_pretrained(self, path: Path) -> None:
         content = load_safely(path, self.device, {"network_weights"})
-        self._planned_network().load_state_dict(content["network_weights"])
+        self.planned_network.load_state_dict(content["network_weights"])
         self.print_to_log_file(f"Pretraining was done already: weights from {path}")
 
     def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:
         save_atomically(
             {
-                "network_weights": self._planned_network().state_dict(),
+                "network_weights": self.planned_network.state_dict(),
                 "trainer_name": type(self).__name__,
                 "init_args": self.my_init_kwargs,
                 "pretraining": settings,

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
-from torch import nn
+from torch.utils.data import Dataset
 
 from nnunet_semcl.config import SemCLConfig
-from nnunet_semcl.data.attention import LabelAttention
+from nnunet_semcl.data.attention import Attention, LabelAttention, Object
+from nnunet_semcl.data.coarse_attention import CoarseAttention
 from nnunet_semcl.data.query_batches import QueryBatches
 from nnunet_semcl.data.views import QueryViews
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.preprocessed import read_json
+from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
+from nnunet_semcl.pretraining.supervised_task import SupervisedTask
+from nnunet_semcl.training.coarse_model import predict_soft_masks
 from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
+
+SOFT_MASKS = "coarse_attention"
 
 
 class SemCLTrainer(PretrainingTrainer):
-    """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596) with the labels as attention.
+    """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596).
+
+    The attention comes from the labels; where the fold has unlabelled cases, a coarse training goes first and its
+    predictions are their attention.
 
     Attributes:
         use_attention: whether the encoder sees an object's mask beside the image.
+        use_unlabelled: whether unlabelled cases take part.
+        num_coarse_epochs: length of the coarse training.
     """
+
+    phase_names = ("coarse", "pretraining")
 
     def __init__(
         self,
@@ -34,6 +50,8 @@ class SemCLTrainer(PretrainingTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.use_attention = True
+        self.use_unlabelled = True
+        self.num_coarse_epochs = 20
 
     def pretrain(self) -> None:
         if self.is_cascaded:
@@ -42,29 +60,83 @@ class SemCLTrainer(PretrainingTrainer):
                 "stage's channels are not in its queries. Training goes on as nnU-Net's."
             )
             return
+        if not hasattr(getattr(self.planned_network, "encoder", None), "output_channels"):
+            raise InputError(
+                "plans",
+                f"the network {type(self.planned_network).__name__}",
+                "one with an encoder, as nnU-Net's U-Nets",
+                "Train with -tr nnUNetTrainer.",
+            )
         super().pretrain()
 
     def pretraining_settings(self) -> dict[str, Any]:
         config = SemCLConfig.from_plan(self.configuration_manager, self.configuration_name)
         return {**config.as_dict(), "use_attention": self.use_attention}
 
-    def build_pretraining_task(self, network: nn.Module) -> SemCLTask:
-        encoder = getattr(network, "encoder", None)
-        if encoder is None or not hasattr(encoder, "output_channels"):
-            raise InputError(
-                "plans",
-                f"the network {type(network).__name__}",
-                "one with an encoder, as nnU-Net's U-Nets",
-                "Train with -tr nnUNetTrainer.",
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        labelled, validation = self.get_tr_and_val_datasets()
+        attentions: list[Attention] = [LabelAttention(labelled, self._objects())]
+        held_back = self._held_back_batches(labelled, validation)
+        unlabelled = self._unlabelled_cases() if self.use_unlabelled else {}
+        settings = self.pretraining_settings()
+        self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
+        if unlabelled:
+            coarse = SupervisedTask(self.planned_network, self._loss_of_segmentation())
+            yield self.build_phase(
+                "coarse", coarse, self._batches(attentions), held_back, self.num_coarse_epochs, settings
             )
-        settings = self.pretraining_settings()
-        return SemCLTask(encoder, settings["embedding_dim"], settings["temperature"], self.use_attention)
+            soft_masks = Path(self.output_folder, SOFT_MASKS)
+            predict_soft_masks(self, unlabelled, soft_masks)
+            attention = CoarseAttention(unlabelled, soft_masks, self._objects(), self.label_manager)
+            for o, cases in attention.skipped.items():
+                self.print_to_log_file(f"Object {o}: too few voxels in {cases} of {len(unlabelled)} coarse predictions")
+            attentions.append(attention)
+        contrast = SemCLTask(
+            self.planned_network,
+            settings["objective"],
+            settings["embedding_dim"],
+            settings["temperature"],
+            self.use_attention,
+        )
+        yield self.build_phase(
+            "pretraining", contrast, self._batches(attentions), held_back, self.num_pretraining_epochs, settings
+        )
 
-    def build_pretraining_batches(self, cases: nnUNetBaseDataset, seed: int) -> QueryBatches:
+    def _batches(self, attentions: list[Attention]) -> QueryBatches:
         settings = self.pretraining_settings()
-        labels = self.label_manager
-        objects = labels.foreground_regions if labels.has_regions else labels.foreground_labels
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         views = QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d)
-        attention = LabelAttention(cases, list(objects))
-        return QueryBatches(attention, views, settings["queries_per_batch"], seed)
+        return QueryBatches(
+            attentions, views, settings["queries_per_batch"], settings["voxels_per_class"], self.batch_seed
+        )
+
+    def _objects(self) -> list[Object]:
+        labels = self.label_manager
+        return list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+
+    def _unlabelled_cases(self) -> dict[str, Path]:
+        """Case -> its preprocessed image without extension, of the cases that the fold's split calls unlabelled."""
+        splits = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        if self.fold == "all" or not splits.is_file():
+            return {}
+        folds = read_json(splits)
+        cases = folds[self.fold].get("unlabelled", []) if self.fold < len(folds) else []
+        return {case: Path(self.preprocessed_dataset_folder, case) for case in cases}
+
+    def _held_back_batches(self, labelled: nnUNetBaseDataset, validation: nnUNetBaseDataset) -> Dataset | None:
+        """Batches of the validation cases, which are looked at for the log and never learnt from."""
+        if set(labelled.identifiers) & set(validation.identifiers):
+            return None  # fold all
+        try:
+            return self._batches([LabelAttention(validation, self._objects())])
+        except InputError as error:
+            self.print_to_log_file(f"No held-back figures in the pretraining log: {error}")
+            return None
+
+    def _loss_of_segmentation(self) -> torch.nn.Module:
+        """nnU-Net's own loss, of one level."""
+        planned = self.enable_deep_supervision
+        self.enable_deep_supervision = False
+        loss = self._build_loss()
+        self.enable_deep_supervision = planned
+        return loss

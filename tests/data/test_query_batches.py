@@ -30,7 +30,7 @@ class Cases:
 def batches(queries=12, seed=0, size=(16, 16)) -> QueryBatches:
     views = QueryViews(size, (-0.3, 0.3), tuple(range(len(size))), False)
     views._intensities = lambda **data: data  # so that the image still tells the case
-    return QueryBatches(LabelAttention(Cases(), [1, 2, 3]), views, queries, seed)
+    return QueryBatches([LabelAttention(Cases(), [1, 2, 3])], views, queries, 32, seed)
 
 
 def cases_by_object(batch: dict[str, torch.Tensor]) -> dict[int, list[int]]:
@@ -55,6 +55,27 @@ def test_queries_of_an_object_come_from_different_cases_where_there_are():
         seen = cases_by_object(batches()[number])
         assert all(len(set(seen[o])) == 4 for o in (0, 1))
         assert seen[2] == [5, 5, 5, 5]
+
+
+def test_each_attention_gives_its_share_of_an_objects_queries():
+    few, many = Cases(), Cases()
+    few.identifiers = ("case0",)
+    many.identifiers = ("case1", "case2", "case3", "case5")
+    views = batches().views
+    both = QueryBatches([LabelAttention(few, [1, 2]), LabelAttention(many, [1, 2, 3])], views, 15, 32, 0)
+    seen = cases_by_object(both[0])
+    for o in (0, 1):  # five queries: three of the one labelled case, two of the others
+        assert seen[o].count(0) == 3 and len(set(seen[o])) == 3
+    assert seen[2] == [5] * 5  # there is but one case that shows object 3
+
+
+def test_masks_are_the_objects_own_and_voxels_are_of_second_views():
+    batch = batches(size=(4, 16, 16))[0]
+    labels = torch.tensor([1, 2, 3])[batch["object"]].view(-1, 1, 1, 1, 1)
+    assert torch.equal(batch["mask"] > 0, batch["segmentation"] == labels)
+    second_views = batch["segmentation"][1::2].flatten()
+    assert torch.equal(second_views[batch["voxel"]].long(), batch["voxel_class"])
+    assert set(batch["voxel_class"].tolist()) == {0, 1, 2, 3}
 
 
 def test_few_queries_mean_fewer_objects_with_two_queries_each():
@@ -97,6 +118,9 @@ def test_the_callers_random_state_is_untouched():
 
 def test_masks_that_do_not_belong_to_the_centres_are_told():
     lost = batches()
-    lost.attention.cut = lambda case, o, box: (np.zeros((1, 1, 40, 40), np.float32), np.zeros((1, 1, 40, 40), np.int16))
+    lost.attentions[0].cut = lambda case, box: (
+        np.zeros((1, 1, 40, 40), np.float32),
+        np.zeros((1, 1, 40, 40), np.int16),
+    )
     with pytest.raises(RuntimeError, match=r"Case case\d.*do not seem to belong together"):
         lost[0]

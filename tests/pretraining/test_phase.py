@@ -42,6 +42,7 @@ class Batches(Dataset):
 
 def phase(folder: Path, epochs=4, workers=0, batches=None, **more) -> PretrainingPhase:
     values = {
+        "name": "pretraining",
         "task": Regression(),
         "batches": batches or Batches(),
         "held_back": Batches(),

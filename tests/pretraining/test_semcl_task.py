@@ -1,68 +1,89 @@
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunet_semcl.pretraining.semcl_task import SemCLTask, separation
+from nnunet_semcl.pretraining.semcl_task import SemCLTask, separation, shown_masks
+
+VOXELS = torch.arange(0, 4 * 16 * 16, 7)
 
 
-class Encoder(nn.Module):
-    output_channels = (4, 8)
-
-    def __init__(self, channels: int = 1) -> None:
-        super().__init__()
-        self.stages = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.Conv2d(4, 8, 3, 2, 1))
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        first = self.stages[0](x)
-        return [first, self.stages[1](first)]
+def network() -> PlainConvUNet:
+    return PlainConvUNet(
+        1, 3, (4, 8, 8), nn.Conv2d, 3, (1, 2, 2), 1, 3, 1,
+        conv_bias=True, norm_op=nn.InstanceNorm2d, norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU, deep_supervision=True,
+    )  # fmt: skip
 
 
 def batch() -> dict[str, torch.Tensor]:
-    mask = (torch.rand(8, 1, 16, 16) > 0.5).float()
     return {
         "image": torch.randn(8, 1, 16, 16),
-        "mask": mask,
+        "mask": (torch.rand(8, 1, 16, 16) > 0.5).float(),
         "object": torch.tensor([0] * 4 + [1] * 4),
         "query": torch.arange(8) // 2,
+        "voxel": VOXELS,
+        "voxel_class": VOXELS // 512,
     }
 
 
+@pytest.mark.parametrize("objective", ("object", "voxel", "both"))
 @pytest.mark.parametrize("use_attention", (True, False))
-def test_gradients_reach_everything_and_the_network_comes_back(use_attention):
-    encoder = Encoder()
-    keys = list(encoder.state_dict())
-    task = SemCLTask(encoder, 16, 0.1, use_attention)
-    figures = task(batch())
-    figures["loss"].backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
-    assert any("side_stem" in name for name, _ in task.named_parameters()) == use_attention
+def test_gradients_reach_what_is_pretrained_and_the_network_comes_back(objective, use_attention):
+    planned = network()
+    before = {k: v.clone() for k, v in planned.state_dict().items()}
+    task = SemCLTask(planned, objective, 16, 0.1, use_attention)
+    task(batch())["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
+    stem = [p for name, p in task.named_parameters() if "side_stem" in name]
+    assert bool(stem) == (use_attention and objective != "voxel") and all(p.grad.any() for p in stem)
+    reached = {name.split(".")[0] for name, p in planned.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == ({"encoder"} if objective == "object" else {"encoder", "decoder"})
     task.remove_additions()
-    assert list(encoder.state_dict()) == keys
+    assert list(planned.state_dict()) == list(before)
+    assert all(torch.equal(v, before[k]) for k, v in planned.state_dict().items())
+    assert len(planned(batch()["image"])) == 2  # deep supervision as it was
 
 
-def test_embeddings_have_length_one_and_depend_on_the_mask():
-    task = SemCLTask(Encoder(), 16, 0.1)
-    one, other = batch(), batch()
-    embeddings = task.embed(one["image"], one["mask"])
-    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
-    assert not torch.allclose(embeddings, task.embed(one["image"], other["mask"]))
-    blind = SemCLTask(Encoder(), 16, 0.1, use_attention=False)
-    torch.testing.assert_close(blind.embed(one["image"], one["mask"]), blind.embed(one["image"], other["mask"]))
-
-
-def test_the_loss_is_the_supervised_contrast_of_the_embeddings():
-    losses = pytest.importorskip("pytorch_metric_learning.losses")
-    task = SemCLTask(Encoder(), 16, 0.2)
+def test_a_first_view_shows_its_mask_and_a_second_does_not():
+    task = SemCLTask(network(), "object", 16, 0.1).eval()
     b = batch()
-    expected = losses.SupConLoss(0.2)(task.embed(b["image"], b["mask"]), b["object"])
-    torch.testing.assert_close(task(b)["loss"], expected)
+    seen: list[torch.Tensor] = []
+    task.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    task(b)
+    assert torch.equal(seen[0][0::2, 1:], b["mask"][0::2]) and not seen[0][1::2, 1:].any()
+    assert torch.equal(seen[0][:, :1], b["image"])
+
+
+def test_voxels_know_nothing_of_masks():
+    task = SemCLTask(network(), "both", 16, 0.1).eval()
+    b, other = batch(), batch()
+    figures, others = task(b), task(b | {"mask": other["mask"]})
+    torch.testing.assert_close(figures["voxel_loss"], others["voxel_loss"])
+    assert not torch.isclose(figures["object_loss"], others["object_loss"])
+
+
+def test_the_losses_are_the_supervised_contrast_of_an_independent_library():
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    task = SemCLTask(network(), "both", 16, 0.2).eval()
+    b = batch()
+    features = task.encoder(torch.cat((b["image"], shown_masks(b["mask"])), dim=1))
+    figures = task(b)
+    expected = losses.SupConLoss(0.2)(task.head(features, b["mask"]), b["object"])
+    torch.testing.assert_close(figures["object_loss"], expected)
+    decoded = task.decoder_features([f[1::2] for f in features])  # (4, 4, 16, 16)
+    of_voxels = task.voxel_head(decoded, b["voxel"])
+    by_hand = torch.nn.Sequential.forward(task.voxel_head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
+    torch.testing.assert_close(of_voxels, by_hand)
+    torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(of_voxels, b["voxel_class"]))
+    torch.testing.assert_close(figures["loss"], figures["object_loss"] + figures["voxel_loss"])
 
 
 def test_a_few_steps_pull_objects_apart():
     torch.manual_seed(0)
-    task = SemCLTask(Encoder(), 16, 0.1)
+    task = SemCLTask(network(), "object", 16, 0.1)
     b = batch()
-    b["image"] += b["object"].view(-1, 1, 1, 1) * 0.3
+    b["image"] *= 1 + 2 * b["object"].view(-1, 1, 1, 1)
     optimizer = torch.optim.AdamW(task.parameters(), 1e-2)
     before = task(b)["separation"].item()
     for _ in range(100):
