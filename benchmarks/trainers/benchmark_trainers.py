@@ -1,6 +1,7 @@
 """SemCLTrainer at lengths that a CPU can show."""
 
 import torch
+from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
 
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
@@ -37,3 +38,19 @@ class SemCLTrainerBenchmarkShort(SemCLTrainerBenchmark):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 2
         self.num_pretraining_epochs = 2
+
+
+class SemCLTrainerBenchmarkLong(SemCLTrainerBenchmark, nnUNetTrainerAdam):
+    """2000 pretraining and 1000 training steps, these by AdamW: 13 organs need more than 1000 steps of nnU-Net's SGD."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 4
+        self.num_pretraining_epochs = 8
