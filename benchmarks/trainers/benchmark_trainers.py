@@ -41,7 +41,7 @@ class SemCLTrainerBenchmarkShort(SemCLTrainerBenchmark):
 
 
 class SemCLTrainerBenchmarkLong(SemCLTrainerBenchmark, nnUNetTrainerAdam):
-    """2000 pretraining and 1000 training steps, these by AdamW: 13 organs need more than 1000 steps of nnU-Net's SGD."""
+    """2000 pretraining and 1000 training steps, these by AdamW: 13 organs want more of nnU-Net's SGD."""
 
     def __init__(
         self,
