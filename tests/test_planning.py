@@ -141,7 +141,11 @@ def test_keeps_what_a_preset_does_not_name(dataset: Path):
         old, new = before["configurations"][name], after["configurations"][name]
         assert {key for key in old if old[key] != new[key]} == {"batch_size", "patch_size", "architecture"}
         old, new = old["architecture"]["arch_kwargs"], new["architecture"]["arch_kwargs"]
-        assert {key for key in old if old[key] != new[key]} == {"features_per_stage"}
+        assert {key for key in old if old[key] != new[key]} == {
+            "features_per_stage",
+            "n_conv_per_stage",
+            "n_conv_per_stage_decoder",
+        }
     assert after["configurations"]["3d_cascade_fullres"] == before["configurations"]["3d_cascade_fullres"]
 
 

@@ -42,13 +42,15 @@ class LabelAttention(Attention):
         dataset: the cases whose labels may be opened, i.e. training cases of the fold.
         objects: labels or regions, as nnU-Net's label manager gives them. Where fewer than two of them occur, the
             background is the other object: contrast needs something to tell apart.
+        ignore_label: the label of voxels that nobody annotated, if the data set has one; they are UNKNOWN.
 
     Raises:
         InputError: no object occurs in any case, or a case's properties hold no class locations.
     """
 
-    def __init__(self, dataset: nnUNetBaseDataset, objects: list[Object]) -> None:
+    def __init__(self, dataset: nnUNetBaseDataset, objects: list[Object], ignore_label: int | None = None) -> None:
         self.dataset = dataset
+        self.ignore_label = ignore_label
         self.centres = {o: {} for o in objects}
         for case in dataset.identifiers:
             locations = self._class_locations(case)
@@ -70,7 +72,8 @@ class LabelAttention(Attention):
     def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
         image, segmentation, _, _ = self.dataset.load_case(case)
         image = crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False)
-        return image, crop_and_pad_nd(segmentation, box, UNKNOWN).astype(np.int16)
+        labels = crop_and_pad_nd(segmentation, box, UNKNOWN).astype(np.int16)
+        return image, labels if self.ignore_label is None else np.where(labels == self.ignore_label, UNKNOWN, labels)
 
     def _class_locations(self, case: str) -> dict[Object, np.ndarray]:
         properties = self.dataset.load_case(case)[3]

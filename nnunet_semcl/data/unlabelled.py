@@ -1,6 +1,7 @@
-"""Unlabelled cases: images preprocessed by the data set's own plans, in a folder that nnU-Net never trains on.
+"""Unlabelled cases: images without labels, and training cases of a fold whose labels are hidden.
 
-Each lies there as nnU-Net saves a case. Its segmentation is 0 inside the body and -1 outside, no more.
+The former are preprocessed by the data set's own plans, in a folder that nnU-Net never trains on. Each lies there as
+nnU-Net saves a case. Its segmentation is 0 inside the body and -1 outside, no more.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ def unlabelled_cases(folder: Path) -> list[str]:
     names = {path.name for path in folder.glob("*")}
     cases = (name.removesuffix(".pkl") for name in names if name.endswith(".pkl"))
     return sorted(case for case in cases if all(case + ending in names for ending in ENDINGS))
+
+
+def hidden_cases(splits_file: Path, fold: int | str) -> list[str]:
+    """Training cases of the fold whose labels are not to be looked at: "unlabelled" in its entry of the splits."""
+    splits = read_json(splits_file) if splits_file.is_file() else []
+    return splits[fold].get("unlabelled", []) if fold != "all" and fold < len(splits) else []
 
 
 def check_unlabelled(

@@ -85,8 +85,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
         if not self.logger.resume:
-            for name in self.phase_names:
-                (folder / checkpoint_name(name)).unlink(missing_ok=True)
+            self.discard_interrupted_run()
         for phase in self.pretraining_phases():
             if phase.checkpoint.is_file():
                 phase.resume()
@@ -108,6 +107,11 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
             )
             return
         super().load_checkpoint(filename_or_checkpoint)
+
+    def discard_interrupted_run(self) -> None:
+        """Removes what an interrupted run left, before another one starts from the beginning."""
+        for name in self.phase_names:
+            Path(self.output_folder, checkpoint_name(name)).unlink(missing_ok=True)
 
     def _interrupted(self) -> bool:
         return any(Path(self.output_folder, checkpoint_name(name)).is_file() for name in self.phase_names)

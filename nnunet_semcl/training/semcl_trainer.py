@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import Attention, LabelAttention, Object
 from nnunet_semcl.data.coarse_attention import CoarseAttention
 from nnunet_semcl.data.query_batches import QueryBatches
+from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.data.views import QueryViews
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.preprocessed import read_json
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
@@ -69,13 +70,22 @@ class SemCLTrainer(PretrainingTrainer):
             )
         super().pretrain()
 
+    def initialize(self) -> None:
+        if self.use_unlabelled:
+            self._unlabelled_cases()  # tells what is wrong with them before any long work
+        super().initialize()
+
+    def discard_interrupted_run(self) -> None:
+        super().discard_interrupted_run()
+        shutil.rmtree(Path(self.output_folder, SOFT_MASKS), ignore_errors=True)
+
     def pretraining_settings(self) -> dict[str, Any]:
         config = SemCLConfig.from_plan(self.configuration_manager, self.configuration_name)
         return {**config.as_dict(), "use_attention": self.use_attention}
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()
-        attentions: list[Attention] = [LabelAttention(labelled, self._objects())]
+        attentions: list[Attention] = [LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)]
         held_back = self._held_back_batches(labelled, validation)
         unlabelled = self._unlabelled_cases() if self.use_unlabelled else {}
         settings = self.pretraining_settings()
@@ -115,20 +125,21 @@ class SemCLTrainer(PretrainingTrainer):
         return list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
 
     def _unlabelled_cases(self) -> dict[str, Path]:
-        """Case -> its preprocessed image without extension, of the cases that the fold's split calls unlabelled."""
-        splits = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
-        if self.fold == "all" or not splits.is_file():
-            return {}
-        folds = read_json(splits)
-        cases = folds[self.fold].get("unlabelled", []) if self.fold < len(folds) else []
-        return {case: Path(self.preprocessed_dataset_folder, case) for case in cases}
+        """Case -> its preprocessed image without extension: those of `nnunet-semcl unlabelled`, and the fold's own."""
+        dataset = Path(self.preprocessed_dataset_folder_base)
+        folder = unlabelled_folder(dataset, self.configuration_manager)
+        check_unlabelled(folder, self.plans_manager, self.configuration_manager, self.dataset_json)
+        hidden = hidden_cases(dataset / "splits_final.json", self.fold)
+        return {case: folder / case for case in unlabelled_cases(folder)} | {
+            case: Path(self.preprocessed_dataset_folder, case) for case in hidden
+        }
 
     def _held_back_batches(self, labelled: nnUNetBaseDataset, validation: nnUNetBaseDataset) -> Dataset | None:
         """Batches of the validation cases, which are looked at for the log and never learnt from."""
         if set(labelled.identifiers) & set(validation.identifiers):
             return None  # fold all
         try:
-            return self._batches([LabelAttention(validation, self._objects())])
+            return self._batches([LabelAttention(validation, self._objects(), self.label_manager.ignore_label)])
         except InputError as error:
             self.print_to_log_file(f"No held-back figures in the pretraining log: {error}")
             return None

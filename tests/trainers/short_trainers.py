@@ -33,6 +33,7 @@ class SemCLTrainerShort(SemCLTrainer, nnUNetTrainerShort):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_pretraining_epochs = 2
         self.num_pretraining_iterations_per_epoch = 3
+        self.num_coarse_epochs = 1
         self.seed = 7
 
 
