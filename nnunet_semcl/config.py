@@ -24,21 +24,24 @@ class SemCLConfig:
         query_size: edge lengths of a query patch in voxels, divisible by the network's strides.
         queries_per_batch: queries in a batch, two views each: 2 objects x 2 queries at least.
         objective: what is contrasted: "object", "voxel" or "both".
-        voxels_per_class: sampled voxels of each class in a batch, half of them where classes meet.
+        voxels: voxels that are sampled from a batch, as many of each class and half of them where classes meet.
         embedding_dim: length of an embedding (the paper: 256).
         temperature: of the supervised contrast.
         learning_rate: AdamW's largest one, after the warm-up.
         weight_decay: AdamW's.
+        coarse_model: folder of a finished nnU-Net model of the same data set and fold, of any configuration, whose
+            predictions are the unlabelled cases' attention; None lets the trainer train a coarse model first.
     """
 
     query_size: tuple[int, ...]
     queries_per_batch: int
     objective: str = "both"
-    voxels_per_class: int = 256
+    voxels: int = 1024
     embedding_dim: int = 256
     temperature: float = 0.1
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
+    coarse_model: str | None = None
 
     @classmethod
     def from_plan(cls, configuration: ConfigurationManager, name: str) -> SemCLConfig:
@@ -103,9 +106,11 @@ def _fault(key: str, value: Any, strides: np.ndarray) -> str | None:
             f"at least {FEWEST_QUERIES}: two objects with two queries each",
             whole and value >= FEWEST_QUERIES,
         )
+    elif key == "coarse_model":
+        expected, good = "the folder of a model, or null", value is None or isinstance(value, str)
     elif key == "objective":
         expected, good = f"one of {', '.join(OBJECTIVES)}", value in OBJECTIVES
-    elif key in ("embedding_dim", "voxels_per_class"):
+    elif key in ("embedding_dim", "voxels"):
         expected, good = "a whole number above 0", whole and value > 0
     elif key == "weight_decay":
         expected, good = "a number of at least 0", number and 0 <= value < math.inf

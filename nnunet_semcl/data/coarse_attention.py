@@ -69,6 +69,10 @@ def save_soft_masks(probabilities: np.ndarray, file: Path) -> None:
     os.replace(temporary, file.with_name(f"{file.name}.b2nd"))
 
 
+def has_image(file: Path) -> bool:
+    return any(file.with_name(f"{file.name}.{ending}").is_file() for ending in ("b2nd", "npz"))
+
+
 def open_case(file: Path) -> blosc2.NDArray | np.ndarray:
     compressed = file.with_name(f"{file.name}.b2nd")
     if compressed.is_file():

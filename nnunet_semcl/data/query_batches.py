@@ -26,19 +26,19 @@ class QueryBatches(Dataset):
             object's queries, so that few labelled cases are not lost among many unlabelled ones.
         views: draws the views of a query.
         queries: how many queries a batch holds at most: O objects with K >= 2 queries each.
-        voxels_per_class: how many voxels of each class are sampled for the contrast of voxels.
+        voxels: how many voxels of a batch are sampled for their contrast.
         seed: of all batches.
     """
 
     def __init__(
-        self, attentions: Sequence[Attention], views: QueryViews, queries: int, voxels_per_class: int, seed: int
+        self, attentions: Sequence[Attention], views: QueryViews, queries: int, voxels: int, seed: int
     ) -> None:
         self.attentions = attentions
         self.views = views
         self.objects: list[Object] = list(dict.fromkeys(o for a in attentions for o in a.centres))
         self.objects_per_batch = min(len(self.objects), queries // 2)
         self.queries_per_object = queries // self.objects_per_batch
-        self.voxels_per_class = voxels_per_class
+        self.voxels = voxels
         self.seed = seed
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
@@ -56,7 +56,7 @@ class QueryBatches(Dataset):
                         segmentations.append(segmentation)
                         masks.append(torch.isin(segmentation, labels))
                         objects.append(int(i))
-            voxel, voxel_class = sample_voxels(torch.stack(segmentations[1::2])[:, 0], self.voxels_per_class, rng)
+            voxel, voxel_class = sample_voxels(torch.stack(segmentations[1::2])[:, 0], self.voxels, rng)
         return {
             "image": torch.stack(images),
             "segmentation": torch.stack(segmentations),

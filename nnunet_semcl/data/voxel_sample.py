@@ -13,16 +13,18 @@ BOUNDARY_SHARE = 0.5
 
 
 def sample_voxels(
-    segmentations: torch.Tensor, per_class: int, rng: np.random.Generator
+    segmentations: torch.Tensor, number: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws `per_class` voxels of each class in a batch, or all where there are fewer; UNKNOWN is no class.
+    """Draws up to `number` voxels, as many of each class, or all of a class where there are fewer; UNKNOWN is none.
 
     Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64.
     """
     boundary = at_boundary(segmentations).flatten().numpy()
     flat = segmentations.flatten().numpy()
     positions, classes = [], []
-    for label in np.unique(flat[flat != UNKNOWN]):
+    labels = np.unique(flat[flat != UNKNOWN])
+    for label in labels:
+        per_class = number // len(labels)
         voxels = np.flatnonzero(flat == label)
         at_edge = voxels[boundary[voxels]]
         edge = rng.permutation(at_edge)[: int(per_class * BOUNDARY_SHARE)]

@@ -1,27 +1,25 @@
-"""Soft masks of unlabelled cases, predicted once by a coarse model."""
+"""Soft masks of unlabelled cases, predicted once by a coarse model: the trainer's own, or one that the user names."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
 from nnunet_semcl.data.coarse_attention import open_case, save_soft_masks
+from nnunet_semcl.errors import InputError
+
+CHECKPOINT = "checkpoint_final.pth"
 
 
-def predict_soft_masks(trainer: nnUNetTrainer, images: dict[str, Path], folder: Path) -> None:
-    """Predicts with the trainer's network, as nnU-Net would, each case that has no file in the folder yet."""
-    folder.mkdir(exist_ok=True)
-    # Without mirroring: a coarse mask is worth one look at a case, not eight.
-    predictor = nnUNetPredictor(
-        use_mirroring=False,
-        device=trainer.device,
-        perform_everything_on_device=trainer.device.type == "cuda",
-        allow_tqdm=False,
-    )
+def own_model(trainer: nnUNetTrainer) -> nnUNetPredictor:
+    """A predictor with the trainer's network as it is now."""
+    predictor = _predictor(trainer.device)
     predictor.manual_initialization(
         trainer.network,
         trainer.plans_manager,
@@ -31,9 +29,81 @@ def predict_soft_masks(trainer: nnUNetTrainer, images: dict[str, Path], folder: 
         type(trainer).__name__,
         trainer.inference_allowed_mirroring_axes,
     )
-    trainer.set_deep_supervision_enabled(False)
+    return predictor
+
+
+def named_model(folder: Path, trainer: nnUNetTrainer) -> nnUNetPredictor:
+    """A predictor with a finished model of the same data set and fold, of any configuration.
+
+    Args:
+        folder: TRAINER__PLANS__CONFIGURATION, as nnU-Net leaves it in nnUNet_results.
+
+    Raises:
+        InputError: no finished model of the fold, or one of another data set or label set.
+    """
+    where = f'"coarse_model" {folder}'
+    checkpoint = folder / f"fold_{trainer.fold}" / CHECKPOINT
+    needed = (folder / "plans.json", folder / "dataset.json", checkpoint)
+    missing = [str(file.relative_to(folder)) for file in needed if not file.is_file()]
+    if missing:
+        raise InputError(
+            where,
+            f"no {', '.join(missing)}",
+            f"a model that finished fold {trainer.fold}: it must not have seen other training cases",
+            "Name the folder TRAINER__PLANS__CONFIGURATION in nnUNet_results, or train that fold first.",
+        )
+    plans, dataset_json = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+    for what, found, expected in (
+        ("data set", plans["dataset_name"], trainer.plans_manager.dataset_name),
+        ("labels", dataset_json["labels"], trainer.dataset_json["labels"]),
+    ):
+        if found != expected:
+            raise InputError(where, f"the {what} {found}", f"{expected}", "Name a model of this data set.")
+    predictor = _predictor(trainer.device)
+    predictor.initialize_from_trained_model_folder(str(folder), (trainer.fold,), CHECKPOINT)
+    predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    return predictor
+
+
+def predict_soft_masks(
+    predictor: nnUNetPredictor,
+    images: dict[str, Path],
+    own_images: dict[str, Path],
+    trainer: nnUNetTrainer,
+    folder: Path,
+) -> None:
+    """Predicts each case that has no file in the folder yet, and keeps the probabilities on the trainer's own grid.
+
+    Args:
+        images: case -> image without extension, preprocessed for the predictor's configuration.
+        own_images: the same for the trainer's.
+    """
+    folder.mkdir(exist_ok=True)
+    decoder = getattr(predictor.network, "_orig_mod", predictor.network).decoder
+    deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
     for case, image in tqdm(images.items(), "Coarse attention", disable=None):
         if not (folder / f"{case}.b2nd").is_file():
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(open_case(image)[:]))
-            save_soft_masks(trainer.label_manager.apply_inference_nonlin(logits.float().cpu()).numpy(), folder / case)
-    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(open_case(image)[:])).float().cpu()
+            shape = open_case(own_images[case]).shape[1:]
+            if logits.shape[1:] != shape:
+                logits = predictor.configuration_manager.resampling_fn_probabilities(
+                    logits,
+                    shape,
+                    _spacing(predictor.plans_manager, predictor.configuration_manager),
+                    _spacing(trainer.plans_manager, trainer.configuration_manager),
+                )
+            save_soft_masks(predictor.label_manager.apply_inference_nonlin(logits).numpy(), folder / case)
+    decoder.deep_supervision = deep_supervision
+
+
+def _predictor(device: torch.device) -> nnUNetPredictor:
+    # Without mirroring: a coarse mask is worth one look at a case, not eight.
+    return nnUNetPredictor(
+        use_mirroring=False, device=device, perform_everything_on_device=device.type == "cuda", allow_tqdm=False
+    )
+
+
+def _spacing(plans: PlansManager, configuration: ConfigurationManager) -> list[float]:
+    """Of the preprocessed volumes; 2D configurations keep the slices of each case, so that theirs is a typical one."""
+    spacing = list(configuration.spacing)
+    return spacing if len(spacing) == 3 else [plans.original_median_spacing_after_transp[0], *spacing]

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.utils.data import Dataset
 
 from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import Attention, LabelAttention, Object
-from nnunet_semcl.data.coarse_attention import CoarseAttention
+from nnunet_semcl.data.coarse_attention import CoarseAttention, has_image
 from nnunet_semcl.data.query_batches import QueryBatches
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.data.views import QueryViews
@@ -21,7 +22,7 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
-from nnunet_semcl.training.coarse_model import predict_soft_masks
+from nnunet_semcl.training.coarse_model import named_model, own_model, predict_soft_masks
 from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 SOFT_MASKS = "coarse_attention"
@@ -72,7 +73,11 @@ class SemCLTrainer(PretrainingTrainer):
 
     def initialize(self) -> None:
         if self.use_unlabelled:
-            self._unlabelled_cases()  # tells what is wrong with them before any long work
+            # What is wrong with them, or with the model that the user names, is told before any long work.
+            cases = self._unlabelled_cases(self.configuration_manager)
+            coarse_model = self.pretraining_settings()["coarse_model"]
+            if cases and coarse_model is not None:
+                self._unlabelled_cases(named_model(Path(coarse_model), self).configuration_manager)
         super().initialize()
 
     def discard_interrupted_run(self) -> None:
@@ -87,16 +92,21 @@ class SemCLTrainer(PretrainingTrainer):
         labelled, validation = self.get_tr_and_val_datasets()
         attentions: list[Attention] = [LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)]
         held_back = self._held_back_batches(labelled, validation)
-        unlabelled = self._unlabelled_cases() if self.use_unlabelled else {}
+        unlabelled = self._unlabelled_cases(self.configuration_manager) if self.use_unlabelled else {}
         settings = self.pretraining_settings()
         self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
         if unlabelled:
-            coarse = SupervisedTask(self.planned_network, self._loss_of_segmentation())
-            yield self.build_phase(
-                "coarse", coarse, self._batches(attentions), held_back, self.num_coarse_epochs, settings
-            )
+            if settings["coarse_model"] is None:
+                coarse = SupervisedTask(self.planned_network, self._loss_of_segmentation())
+                yield self.build_phase(
+                    "coarse", coarse, self._batches(attentions), held_back, self.num_coarse_epochs, settings
+                )
+                model = own_model(self)
+            else:
+                model = named_model(Path(settings["coarse_model"]), self)
             soft_masks = Path(self.output_folder, SOFT_MASKS)
-            predict_soft_masks(self, unlabelled, soft_masks)
+            images = self._unlabelled_cases(model.configuration_manager)
+            predict_soft_masks(model, images, unlabelled, self, soft_masks)
             attention = CoarseAttention(unlabelled, soft_masks, self._objects(), self.label_manager)
             for o, cases in attention.skipped.items():
                 self.print_to_log_file(f"Object {o}: too few voxels in {cases} of {len(unlabelled)} coarse predictions")
@@ -116,23 +126,30 @@ class SemCLTrainer(PretrainingTrainer):
         settings = self.pretraining_settings()
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         views = QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d)
-        return QueryBatches(
-            attentions, views, settings["queries_per_batch"], settings["voxels_per_class"], self.batch_seed
-        )
+        return QueryBatches(attentions, views, settings["queries_per_batch"], settings["voxels"], self.batch_seed)
 
     def _objects(self) -> list[Object]:
         labels = self.label_manager
         return list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
 
-    def _unlabelled_cases(self) -> dict[str, Path]:
-        """Case -> its preprocessed image without extension: those of `nnunet-semcl unlabelled`, and the fold's own."""
+    def _unlabelled_cases(self, configuration: ConfigurationManager) -> dict[str, Path]:
+        """Case -> its image without extension, preprocessed for a configuration: the images that the user gave to
+        `nnunet-semcl unlabelled`, and the fold's own cases with hidden labels."""
         dataset = Path(self.preprocessed_dataset_folder_base)
-        folder = unlabelled_folder(dataset, self.configuration_manager)
-        check_unlabelled(folder, self.plans_manager, self.configuration_manager, self.dataset_json)
+        given = unlabelled_folder(dataset, self.configuration_manager)
+        check_unlabelled(given, self.plans_manager, self.configuration_manager, self.dataset_json)
         hidden = hidden_cases(dataset / "splits_final.json", self.fold)
-        return {case: folder / case for case in unlabelled_cases(folder)} | {
-            case: Path(self.preprocessed_dataset_folder, case) for case in hidden
-        }
+        images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
+        images |= {case: dataset / configuration.data_identifier / case for case in hidden}
+        missing = [case for case, image in images.items() if not has_image(image)]
+        if missing:
+            raise InputError(
+                str(images[missing[0]]),
+                "no preprocessed image",
+                f"one for each of the {len(images)} unlabelled cases ({len(missing)} are missing)",
+                "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
+            )
+        return images
 
     def _held_back_batches(self, labelled: nnUNetBaseDataset, validation: nnUNetBaseDataset) -> Dataset | None:
         """Batches of the validation cases, which are looked at for the log and never learnt from."""
