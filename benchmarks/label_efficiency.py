@@ -1,0 +1,278 @@
+"""Label efficiency: trainer x labelled cases x steps x seed, on held-out cases, at equal optimiser steps.
+
+    nnUNet_raw=... python benchmarks/label_efficiency.py -d 4 -c 2d -o WORK_FOLDER \
+        --labelled 2 8 all --steps 2000 --seeds 0 1 2 --trainers ColdTrainer Control SemCL SemCL:objective=object
+
+A trainer is a class of benchmarks/trainers/label_efficiency_trainers.py, with settings behind a colon. Steps are those
+of all phases together, coarse training and pretraining included. A seed also chooses the labelled cases, so that one
+run of each trainer shares them. Dice is that of the final checkpoint on the fold's validation cases, which no phase
+learns from or chooses by. With --group, labelled cases are counted by group, e.g. by patient.
+
+Each run appends a row to the results file. Run again, the script does what is missing, and takes up what was
+interrupted. Then it prints the table and draws the figure; --report does only that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import wilcoxon
+
+HERE = Path(__file__).parent
+BASE_FOLD = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    dataset: str
+    configuration: str
+    plans: str
+    trainer: str
+    labelled: str
+    steps: int
+    coarse_steps: int
+    pretraining_steps: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        trainer = self.trainer.replace(":", "_").replace(",", "_")
+        return f"{trainer}_{self.labelled}labelled_{self.steps}_seed{self.seed}"
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    raw = next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{args.d:03d}_*"))
+    runs = [
+        Run(
+            raw.name,
+            args.c,
+            args.p,
+            trainer,
+            labelled,
+            steps,
+            int(steps * args.coarse_share),
+            int(steps * args.pretraining_share),
+            seed,
+        )
+        for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
+    ]
+    if not args.report:
+        _set_environment(args.o, args.jobs)
+        folds = _prepare(args, raw)
+        lock = Lock()
+        with ThreadPoolExecutor(args.jobs) as pool:
+            done = {_key(row) for row in _rows(args.results)}
+            waiting = [run for run in runs if _key(asdict(run)) not in done]
+            print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done")
+            list(pool.map(lambda run: _train(run, folds[run.labelled, run.seed], args, lock), waiting))
+    wanted = {_key(asdict(run)) for run in runs}
+    rows = [row for row in _rows(args.results) if _key(row) in wanted]
+    print(report(rows, args.trainers))
+    draw(rows, args.trainers, args.results.with_suffix(".png"))
+
+
+def report(rows: list[dict], trainers: list[str]) -> str:
+    """Dice of each trainer, and its paired differences from each of the others named before it."""
+    lines = []
+    for steps, labelled in sorted({(r["steps"], r["labelled"]) for r in rows}):
+        lines.append(f"\n{labelled} labelled, {steps} steps")
+        dice = {t: _dice_by_pair(rows, t, labelled, steps) for t in trainers}
+        for trainer in trainers:
+            seeds = _dice_by_seed(dice[trainer])
+            each = " ".join(f"{100 * value:.1f}" for value in seeds.values())
+            mean = 100 * np.mean(list(seeds.values())) if seeds else float("nan")
+            lines.append(f"  {trainer:40} {mean:6.2f}   seeds {each}")
+        for i, trainer in enumerate(trainers):
+            for other in trainers[:i]:
+                pairs = sorted(dice[trainer].keys() & dice[other].keys())
+                if pairs:
+                    difference = np.array([dice[trainer][p] - dice[other][p] for p in pairs])
+                    low, high = _confidence(difference, [case for _, case in pairs])
+                    p = wilcoxon(difference).pvalue if difference.any() else 1.0
+                    lines.append(
+                        f"  {trainer} - {other}: {100 * difference.mean():+.2f} "
+                        f"[{100 * low:+.2f}, {100 * high:+.2f}], p = {p:.2g}, {len(pairs)} pairs"
+                    )
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict], trainers: list[str], file: Path) -> None:
+    steps = sorted({r["steps"] for r in rows})
+    if not steps:
+        return
+    budgets = sorted({r["labelled"] for r in rows}, key=lambda b: float("inf") if b == "all" else int(b))
+    figure = Figure(figsize=(5 * len(steps), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, s in zip(figure.subplots(1, len(steps), squeeze=False)[0], steps, strict=True):
+        for trainer in trainers:
+            means = [list(_dice_by_seed(_dice_by_pair(rows, trainer, b, s)).values()) for b in budgets]
+            known = [i for i, values in enumerate(means) if values]
+            line = axis.plot(known, [np.mean(means[i]) for i in known], marker="o", label=trainer)[0]
+            for i in known:
+                axis.plot([i] * len(means[i]), means[i], ".", color=line.get_color(), alpha=0.5)
+        axis.set(title=f"{s} steps", xlabel="labelled cases", ylabel="Dice", xticks=range(len(budgets)))
+        axis.set_xticklabels(budgets)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(file, dpi=120)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
+    parser.add_argument("-c", required=True, help="configuration")
+    parser.add_argument("-p", default="nnUNetTinyPlans", help="plans")
+    parser.add_argument("-o", type=Path, required=True, help="work folder for preprocessed data and results")
+    parser.add_argument("-device", default="cpu")
+    parser.add_argument("--trainers", nargs="+", default=["ColdTrainer", "Control", "SemCL"])
+    parser.add_argument("--labelled", nargs="+", default=["2", "8", "all"])
+    parser.add_argument("--steps", nargs="+", type=int, default=[2000])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--coarse-share", type=float, default=0.25, help="of the steps, before the contrast")
+    parser.add_argument("--pretraining-share", type=float, default=0.25, help="of the steps, in contrast")
+    parser.add_argument("--group", help="as in nnunet-semcl label-budget")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "label_efficiency.jsonl")
+    parser.add_argument("--report", action="store_true", help="only print and draw what is there")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are missing")
+    return parser
+
+
+def _set_environment(work: Path, jobs: int) -> None:
+    os.environ["nnUNet_preprocessed"] = str(work.absolute() / "nnUNet_preprocessed")
+    os.environ["nnUNet_extTrainer"] = str(HERE.absolute() / "trainers")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    os.environ.setdefault("nnUNet_def_n_proc", "1")
+
+
+def _prepare(args: argparse.Namespace, raw: Path) -> dict[tuple[str, int], int]:
+    """Preprocessed data, plans and folds: (labelled, seed) -> fold."""
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / raw.name
+    os.environ["nnUNet_n_proc_DA"] = "1"  # with 0 nnU-Net's planner asks torch for no thread at all
+    os.environ["nnUNet_results"] = str(args.o)
+    if not (preprocessed / f"nnUNetPlans_{args.c}").is_dir():
+        _call(f"nnUNetv2_plan_and_preprocess -d {args.d} -c {args.c} -np 2")
+    if args.p == "nnUNetTinyPlans":
+        _call(f"nnunet-semcl plan -d {args.d} --preset tiny")
+    group = ["--group", args.group] if args.group else []
+    folds = {}
+    for labelled, seed in product(args.labelled, args.seeds):
+        if labelled == "all":
+            folds[labelled, seed] = BASE_FOLD
+            continue
+        _call(f"nnunet-semcl label-budget -d {args.d} --labelled {labelled} --seed {seed}", *group)
+        splits = json.loads((preprocessed / "splits_final.json").read_text())
+        wanted = {"fold": BASE_FOLD, "labelled": int(labelled), "seed": seed, "group": args.group}
+        folds[labelled, seed] = next(i for i, fold in enumerate(splits) if fold.get("label_budget") == wanted)
+    return folds
+
+
+def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
+    trainer, _, settings = run.trainer.partition(":")
+    folder = args.o / "runs" / run.name
+    description = {
+        "seed": run.seed,
+        "steps": run.steps,
+        # Without unlabelled cases there is no coarse training: its steps go to nnU-Net's.
+        "coarse_steps": 0 if run.labelled == "all" else run.coarse_steps,
+        "pretraining_steps": run.pretraining_steps,
+        "threads": max(1, (os.cpu_count() or 1) // args.jobs),
+        "settings": {key: _value(text) for key, text in (s.split("=") for s in settings.split(",") if s)},
+    }
+    environment = {
+        "nnUNet_results": str(folder.absolute()),
+        "LABEL_EFFICIENCY": json.dumps(description),
+        # In-process augmentation, so that a run repeats bit for bit.
+        "nnUNet_n_proc_DA": "0" if args.device == "cpu" else os.environ.get("nnUNet_n_proc_DA", "12"),
+    }
+    again = ["--c"] if folder.exists() else []
+    command = ["nnUNetv2_train", str(args.d), run.configuration, str(fold), "-tr", trainer, "-p", run.plans, *again]
+    command += ["-device", args.device]
+    print(f"{run.name}: {' '.join(command)}", flush=True)
+    if args.dry_run:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    with open(folder / "log.txt", "a") as log:
+        program = Path(sys.executable).parent / command[0]
+        subprocess.run([str(program), *command[1:]], env=os.environ | environment, stdout=log, stderr=log, check=True)
+    summary = next(folder.glob(f"*/*/fold_{fold}/validation/summary.json"))
+    cases = {
+        Path(case["reference_file"]).name.split(".")[0]: float(
+            np.nanmean([m["Dice"] for m in case["metrics"].values()])
+        )
+        for case in json.loads(summary.read_text())["metric_per_case"]
+    }
+    row = {**asdict(run), "dice": float(np.nanmean(list(cases.values()))), "seconds": round(time.time() - started)}
+    with lock, open(args.results, "a") as results:
+        results.write(json.dumps({**row, "cases": {k: round(v, 4) for k, v in cases.items()}}) + "\n")
+    print(f"{run.name}: Dice {row['dice']:.4f}, {row['seconds']} s", flush=True)
+
+
+def _call(command: str, *more: str) -> None:
+    program, *arguments = command.split()
+    subprocess.run([str(Path(sys.executable).parent / program), *arguments, *more], check=True)
+
+
+def _value(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _rows(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def _key(row: dict) -> tuple:
+    return tuple(row[name] for name in Run.__dataclass_fields__)
+
+
+def _dice_by_pair(rows: list[dict], trainer: str, labelled: str, steps: int) -> dict[tuple[int, str], float]:
+    return {
+        (r["seed"], case): dice
+        for r in rows
+        if (r["trainer"], r["labelled"], r["steps"]) == (trainer, labelled, steps)
+        for case, dice in r["cases"].items()
+        if not np.isnan(dice)
+    }
+
+
+def _dice_by_seed(dice: dict[tuple[int, str], float]) -> dict[int, float]:
+    seeds: dict[int, list[float]] = defaultdict(list)
+    for (seed, _), value in dice.items():
+        seeds[seed].append(value)
+    return {seed: float(np.mean(values)) for seed, values in sorted(seeds.items())}
+
+
+def _confidence(difference: np.ndarray, cases: list[str], draws: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean, drawn by case: the seeds of one case belong together."""
+    rng = np.random.default_rng(0)
+    by_case: dict[str, list[float]] = defaultdict(list)
+    for case, value in zip(cases, difference, strict=True):
+        by_case[case].append(value)
+    means = np.array([np.mean(values) for values in by_case.values()])
+    drawn = rng.choice(means, (draws, len(means))).mean(1)
+    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+
+
+if __name__ == "__main__":
+    main()

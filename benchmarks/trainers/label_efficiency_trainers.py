@@ -1,0 +1,107 @@
+"""Trainers of benchmarks/label_efficiency.py: so many optimiser steps in all, whatever they are spent on.
+
+The script says by the environment variable LABEL_EFFICIENCY, a JSON object, what a run is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_semcl.config import SemCLConfig
+from nnunet_semcl.data.attention import LabelAttention
+from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.supervised_task import SupervisedTask
+from nnunet_semcl.training.semcl_trainer import SemCLTrainer
+
+STEPS_PER_EPOCH = 50
+
+
+class ColdTrainer(nnUNetTrainer):
+    """nnU-Net's own training, for all the steps."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        run = json.loads(os.environ["LABEL_EFFICIENCY"])
+        self.run_seed = run["seed"]
+        self.num_iterations_per_epoch = STEPS_PER_EPOCH
+        self.num_epochs = (run["steps"] - self.steps_before_training(run)) // STEPS_PER_EPOCH
+        self.num_val_iterations_per_epoch = 1
+        torch.set_num_threads(run["threads"])
+
+    def steps_before_training(self, run: dict) -> int:
+        return 0
+
+    def initialize(self) -> None:
+        self._seed()
+        super().initialize()
+
+    def on_train_start(self) -> None:
+        self._seed()
+        super().on_train_start()
+
+    def _seed(self) -> None:
+        random.seed(self.run_seed)
+        np.random.seed(self.run_seed)
+        torch.manual_seed(self.run_seed)
+
+
+class SemCL(SemCLTrainer, ColdTrainer):
+    """Coarse training where cases are unlabelled, contrast, and nnU-Net's training for the steps that are left."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        run = json.loads(os.environ["LABEL_EFFICIENCY"])
+        self.seed = self.run_seed
+        self.num_pretraining_iterations_per_epoch = STEPS_PER_EPOCH
+        self.num_pretraining_epochs = run["pretraining_steps"] // STEPS_PER_EPOCH
+        self.num_coarse_epochs = run["coarse_steps"] // STEPS_PER_EPOCH
+        of_config = {field.name for field in fields(SemCLConfig)}
+        for key, value in run["settings"].items():
+            if key in of_config:
+                self.configuration_manager.configuration.setdefault("semcl", {})[key] = value
+            elif hasattr(self, key):
+                setattr(self, key, value)
+            else:
+                raise ValueError(f"{key} is neither a setting of SemCLConfig nor an attribute of SemCLTrainer")
+
+    def steps_before_training(self, run: dict) -> int:
+        return run["pretraining_steps"] + run["coarse_steps"]
+
+
+class Control(SemCL):
+    """Supervised steps on the labelled cases in place of coarse training and contrast: the same optimiser, schedule,
+    augmentation and number of images a step."""
+
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        labelled, _ = self.get_tr_and_val_datasets()
+        attention = LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)
+        yield self.build_phase(
+            "pretraining",
+            SupervisedTask(self.planned_network, self._loss_of_segmentation()),
+            self._batches([attention]),
+            None,
+            self.num_coarse_epochs + self.num_pretraining_epochs,
+            self.pretraining_settings(),
+        )
