@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from nnunet_semcl.errors import InputError
 WANTED_QUERIES = 8
 OBJECTIVES = ("object", "voxel", "both")
 FEWEST_QUERIES = 4  # two objects, and two queries of each
+
+
+def _default(value: Any, reason: str) -> Any:
+    return field(default=value, metadata={"reason": reason})
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,19 @@ class SemCLConfig:
         weight_decay: AdamW's.
         coarse_model: folder of a finished nnU-Net model of the same data set and fold, of any configuration, whose
             predictions are the unlabelled cases' attention; None lets the trainer train a coarse model first.
+        reasons: why each of the others is what it is, for the log.
     """
 
     query_size: tuple[int, ...]
     queries_per_batch: int
-    objective: str = "both"
-    voxels: int = 1024
-    embedding_dim: int = 256
-    temperature: float = 0.1
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    coarse_model: str | None = None
+    objective: str = _default("both", "encoder and decoder are pretrained")
+    voxels: int = _default(1024, "the loss stays cheap beside the network")
+    embedding_dim: int = _default(256, "the paper's")
+    temperature: float = _default(0.1, "between the two in the authors' code, 0.07 and 0.3")
+    learning_rate: float = _default(3e-3, "of 1e-3, 3e-3 and 1e-2 the one that separated objects first")
+    weight_decay: float = _default(1e-2, "torch's for AdamW")
+    coarse_model: str | None = _default(None, "a coarse training goes first where cases are unlabelled")
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_plan(cls, configuration: ConfigurationManager, name: str) -> SemCLConfig:
@@ -52,12 +59,30 @@ class SemCLConfig:
         """
         strides = np.prod(np.vstack(configuration.pool_op_kernel_sizes), axis=0)
         query_size, queries = _queries(configuration.batch_size, configuration.patch_size, strides)
-        derived = cls(query_size, queries)
+        patches = f"{configuration.batch_size} patches of {_by(configuration.patch_size)}"
+        of_plan = {
+            "query_size": "the plan's patch"
+            if query_size == tuple(configuration.patch_size)
+            else f"as much of the plan's patch {_by(configuration.patch_size)} as lets a batch hold {WANTED_QUERIES}",
+            "queries_per_batch": f"about as many voxels as the plan's batch of {patches}"
+            if queries > FEWEST_QUERIES
+            else "two objects with two queries each, the fewest for a contrast",
+        }
+        derived = cls(query_size, queries, reasons=of_plan | _DEFAULT_REASONS)
         section = configuration.configuration.get("semcl", {})
         return _override(derived, section, f'"semcl" of configuration {name}', strides)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The settings without their reasons."""
+        return {name: value for name, value in asdict(self).items() if name in SETTINGS}
+
+
+SETTINGS = tuple(f.name for f in fields(SemCLConfig) if f.name != "reasons")
+_DEFAULT_REASONS = {f.name: f.metadata["reason"] for f in fields(SemCLConfig) if "reason" in f.metadata}
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
 
 
 def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tuple[tuple[int, ...], int]:
@@ -74,16 +99,17 @@ def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tup
 
 
 def _override(derived: SemCLConfig, section: Any, where: str, strides: np.ndarray) -> SemCLConfig:
-    valid = [f.name for f in fields(SemCLConfig)]
     if not isinstance(section, dict):
-        raise InputError(where, type(section).__name__, "an object of settings", f"Valid keys: {', '.join(valid)}.")
+        raise InputError(where, type(section).__name__, "an object of settings", f"Valid keys: {', '.join(SETTINGS)}.")
     for key, value in section.items():
-        if key not in valid:
-            raise InputError(where, f'the unknown key "{key}"', f"one of {', '.join(valid)}", "Correct or remove it.")
+        if key not in SETTINGS:
+            expected = f"one of {', '.join(SETTINGS)}"
+            raise InputError(where, f'the unknown key "{key}"', expected, "Correct or remove it.")
         expected = _fault(key, value, strides)
         if expected:
             raise InputError(f"{where}, key {key}", repr(value), expected, "Correct it, or remove the key.")
-    return replace(derived, **{k: tuple(v) if k == "query_size" else v for k, v in section.items()})
+    values = {key: tuple(value) if key == "query_size" else value for key, value in section.items()}
+    return replace(derived, **values, reasons=derived.reasons | dict.fromkeys(section, f"set by {where}"))
 
 
 def _fault(key: str, value: Any, strides: np.ndarray) -> str | None:

@@ -1,8 +1,6 @@
 """Smaller plans beside nnU-Net's own, within the bounds of a preset."""
 
-import json
 import math
-import os
 import re
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +8,8 @@ from pathlib import Path
 
 from nnunet_semcl import plans as presets
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.preprocessed import find_dataset, read_json, read_plans, resolve_configuration
+from nnunet_semcl.json_files import read_json, write_json
+from nnunet_semcl.preprocessed import find_dataset, read_plans, resolve_configuration
 
 MADE_BY = "nnunet_semcl_plan"  # the top-level key that marks plans as written here
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
@@ -175,9 +174,7 @@ def write_smaller_plans(
             _print_changes(name, before[name], after[name])
         else:
             print(f"\n{name}: as {own['inherits_from']}")
-    beside = target.with_name(target.name + ".part")
-    beside.write_text(json.dumps(smaller, indent=4))
-    os.replace(beside, target)
+    write_json(smaller, target)
     print(
         f"\nPlans were saved to {target}\n"
         f"Train with them: nnUNetv2_train {dataset_name_or_id} CONFIGURATION FOLD -p {preset.plans_name}"

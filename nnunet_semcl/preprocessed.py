@@ -1,6 +1,5 @@
 """nnU-Net's preprocessed data set: finding it, reading its plans, and what a training needs of it."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.json_files import read_json
 
 NOT_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
 NNUNET_FOLDS = 5  # nnU-Net's own cross-validation, made where there is no splits_final.json
@@ -144,10 +144,3 @@ def resolve_configuration(plans: dict, configuration: str, file: Path) -> dict:
             "a configuration that is whole, or inherits from one",
             "Mend the plans.",
         ) from problem
-
-
-def read_json(file: Path) -> dict | list:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as problem:
-        raise InputError(str(file), f"broken JSON ({problem})", "a JSON file", "Mend it or make it again.") from problem

@@ -47,6 +47,15 @@ def test_the_plans_section_overrides_single_fields():
     assert config.as_dict()["query_size"] == (64, 64)
 
 
+def test_every_setting_has_its_reason():
+    config = SemCLConfig.from_plan(plan(2, semcl={"temperature": 0.3}), "2d")
+    assert set(config.reasons) == set(config.as_dict())
+    assert all(config.reasons.values())
+    assert config.reasons["temperature"] == 'set by "semcl" of configuration 2d'
+    assert config.reasons["query_size"] == "as much of the plan's patch 128 x 160 as lets a batch hold 8"
+    assert SemCLConfig.from_plan(plan(12), "2d").reasons["query_size"] == "the plan's patch"
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -59,6 +68,9 @@ def test_the_plans_section_overrides_single_fields():
         ({"queries_per_batch": 3}, "queries_per_batch.*found 3.*two objects"),
         ({"queries_per_batch": True}, "queries_per_batch.*True"),
         ({"embedding_dim": 1.5}, r"embedding_dim.*1\.5"),
+        ({"objective": "pixel"}, "objective.*'pixel'.*object, voxel, both"),
+        ({"coarse_model": 3}, "coarse_model.*found 3.*folder"),
+        ({"voxels": 0}, "voxels.*found 0"),
         ({"query_size": [64]}, r"query_size.*\[64\].*2 whole numbers"),
         ({"query_size": [64, 63]}, r"query_size.*multiples of the network's strides \[4, 4\]"),
         ({"query_size": 64}, "query_size.*64"),

@@ -6,8 +6,6 @@ fold is an ordinary small one to every stock trainer; a trainer that pretrains m
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +15,8 @@ import numpy as np
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.preprocessed import NNUNET_FOLDS, find_dataset, read_json
+from nnunet_semcl.json_files import read_json, write_json
+from nnunet_semcl.preprocessed import NNUNET_FOLDS, find_dataset
 
 NNUNET_SEED = 12345  # of nnU-Net's own split, in nnUNetTrainer.do_split
 
@@ -63,9 +62,7 @@ def add_label_budget(
         for number, fold in full.items():
             numbers[number] = _find_or_append(splits, with_few_labels(number, fold, labelled, seed, group), file)
     if not found or len(splits) > n_before:
-        beside = file.with_name(file.name + ".part")
-        beside.write_text(json.dumps(splits, indent=4))
-        os.replace(beside, file)
+        write_json(splits, file)
 
     by = f", with the groups of '{group}' kept together" if group else ""
     print(f"{file}: {n_before} folds {'found' if found else 'made'}{by}, {len(splits) - n_before} appended")

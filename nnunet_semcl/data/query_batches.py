@@ -25,33 +25,48 @@ class QueryBatches(Dataset):
         attentions: query centres and segmentations of the cases to draw from; each gives the same share of an
             object's queries, so that few labelled cases are not lost among many unlabelled ones.
         views: draws the views of a query.
-        queries: how many queries a batch holds at most: O objects with K >= 2 queries each.
+        queries: how many queries a batch holds at most: O classes with K >= 2 queries each.
         voxels: how many voxels of a batch are sampled for their contrast.
         seed: of all batches.
+        image_labels: case -> image label. What is contrasted is an object in images of one label; the same object
+            in others is a negative, as in the paper.
+
+    Attributes:
+        classes: (object, image label) that occur; their places are the numbers in a batch's "object".
     """
 
     def __init__(
-        self, attentions: Sequence[Attention], views: QueryViews, queries: int, voxels: int, seed: int
+        self,
+        attentions: Sequence[Attention],
+        views: QueryViews,
+        queries: int,
+        voxels: int,
+        seed: int,
+        image_labels: dict[str, str] | None = None,
     ) -> None:
         self.attentions = attentions
         self.views = views
-        self.objects: list[Object] = list(dict.fromkeys(o for a in attentions for o in a.centres))
-        self.objects_per_batch = min(len(self.objects), queries // 2)
-        self.queries_per_object = queries // self.objects_per_batch
+        self.image_labels = image_labels or {}
+        self.classes: list[tuple[Object, str]] = list(
+            dict.fromkeys((o, self._label(c)) for a in attentions for o, cases in a.centres.items() for c in cases)
+        )
+        self.classes_per_batch = min(len(self.classes), queries // 2)
+        self.queries_per_class = queries // self.classes_per_batch
         self.voxels = voxels
         self.seed = seed
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         """Of B = 2 O K views, first and second of each query in turn: image (B, C, X, Y[, Z]) float32,
         segmentation (B, 1, X, Y[, Z]) int16, mask (B, 1, X, Y[, Z]) float32 of 0 and 1, object (B,) and query (B,)
-        int64, numbers of the object and of the query that a view shows. Of V sampled voxels: voxel (V,) int64,
+        int64, numbers of the class and of the query that a view shows. Of V sampled voxels: voxel (V,) int64,
         positions in the flattened second views (B / 2, X, Y[, Z]), and voxel_class (V,) int64, labels."""
         with _seeded(self.seed, number) as rng:
             images, segmentations, masks, objects = [], [], [], []
-            for i in rng.choice(len(self.objects), self.objects_per_batch, replace=False):
-                labels = torch.tensor(labels_of(self.objects[i]))
-                for attention, case in self._cases(self.objects[i], rng):
-                    for image, segmentation in self._query(attention, case, self.objects[i], labels, rng):
+            for i in rng.choice(len(self.classes), self.classes_per_batch, replace=False):
+                o, image_label = self.classes[i]
+                labels = torch.tensor(labels_of(o))
+                for attention, case in self._cases(o, image_label, rng):
+                    for image, segmentation in self._query(attention, case, o, labels, rng):
                         images.append(image)
                         segmentations.append(segmentation)
                         masks.append(torch.isin(segmentation, labels))
@@ -67,12 +82,15 @@ class QueryBatches(Dataset):
             "voxel_class": voxel_class,
         }
 
-    def _cases(self, o: Object, rng: np.random.Generator) -> Iterator[tuple[Attention, str]]:
+    def _label(self, case: str) -> str:
+        return self.image_labels.get(case, "")
+
+    def _cases(self, o: Object, image_label: str, rng: np.random.Generator) -> Iterator[tuple[Attention, str]]:
         """As many different cases as there are, each once before any comes twice."""
-        having = [a for a in self.attentions if o in a.centres]
-        for number, attention in enumerate(having):
-            share = (self.queries_per_object + len(having) - 1 - number) // len(having)
-            cases = list(attention.centres[o])
+        cases_of = {a: [c for c in a.centres.get(o, ()) if self._label(c) == image_label] for a in self.attentions}
+        having = [(attention, cases) for attention, cases in cases_of.items() if cases]
+        for number, (attention, cases) in enumerate(having):
+            share = (self.queries_per_class + len(having) - 1 - number) // len(having)
             for start in range(0, share, len(cases)):
                 yield from ((attention, case) for case in rng.permutation(cases)[: share - start])
 

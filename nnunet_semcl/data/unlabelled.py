@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.preprocessed import read_json
+from nnunet_semcl.json_files import read_json
 
 RECORD = "preprocessing.json"  # in the folder: what decided how its cases look
 ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl")  # of a case's files, in the order in which they are put in place

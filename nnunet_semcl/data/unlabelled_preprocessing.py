@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -30,7 +29,8 @@ from nnunet_semcl.data.unlabelled import (
 )
 from nnunet_semcl.data.unlabelled_images import UnusableImage, check_image, find_images, one_line
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.preprocessed import check_training_input, find_dataset, read_json, read_plans, resolve_configuration
+from nnunet_semcl.json_files import read_json, write_json
+from nnunet_semcl.preprocessed import check_training_input, find_dataset, read_plans, resolve_configuration
 
 PARTS = ".part-"  # what the folder of a case in the making begins with
 
@@ -159,9 +159,7 @@ def _make_folder(folder: Path, settings: dict) -> None:
     folder.mkdir(exist_ok=True)
     for interrupted in folder.glob(f"{PARTS}*"):
         shutil.rmtree(interrupted)
-    beside = folder / f"{RECORD}.part"
-    beside.write_text(json.dumps(settings, indent=4))
-    os.replace(beside, folder / RECORD)
+    write_json(settings, folder / RECORD)
 
 
 def _preprocess_all(jobs: list[Job], num_processes: int) -> Iterator[tuple[str, str | None]]:

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.utils.data import Dataset
 
 from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import Attention, LabelAttention, Object
 from nnunet_semcl.data.coarse_attention import CoarseAttention, has_image
+from nnunet_semcl.data.image_labels import read_image_labels
 from nnunet_semcl.data.query_batches import QueryBatches
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.data.views import QueryViews
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.json_files import write_json
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
@@ -26,6 +29,7 @@ from nnunet_semcl.training.coarse_model import named_model, own_model, predict_s
 from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 SOFT_MASKS = "coarse_attention"
+SETTINGS_NAME = "semcl_settings.json"
 
 
 class SemCLTrainer(PretrainingTrainer):
@@ -78,6 +82,7 @@ class SemCLTrainer(PretrainingTrainer):
             coarse_model = self.pretraining_settings()["coarse_model"]
             if cases and coarse_model is not None:
                 self._unlabelled_cases(named_model(Path(coarse_model), self).configuration_manager)
+        self._image_labels()
         super().initialize()
 
     def discard_interrupted_run(self) -> None:
@@ -85,8 +90,18 @@ class SemCLTrainer(PretrainingTrainer):
         shutil.rmtree(Path(self.output_folder, SOFT_MASKS), ignore_errors=True)
 
     def pretraining_settings(self) -> dict[str, Any]:
-        config = SemCLConfig.from_plan(self.configuration_manager, self.configuration_name)
-        return {**config.as_dict(), "use_attention": self.use_attention}
+        return {**self._config().as_dict(), "use_attention": self.use_attention}
+
+    def _config(self) -> SemCLConfig:
+        return SemCLConfig.from_plan(self.configuration_manager, self.configuration_name)
+
+    def _tell_settings(self) -> None:
+        """Into the log with the reason for each, and into the fold's folder."""
+        config = self._config()
+        told = {name: {"value": value, "reason": config.reasons[name]} for name, value in config.as_dict().items()}
+        for name, of in told.items():
+            self.print_to_log_file(f"{name}: {of['value']} ({of['reason']})", add_timestamp=False)
+        write_json(told, Path(self.output_folder, SETTINGS_NAME))
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()
@@ -94,6 +109,7 @@ class SemCLTrainer(PretrainingTrainer):
         held_back = self._held_back_batches(labelled, validation)
         unlabelled = self._unlabelled_cases(self.configuration_manager) if self.use_unlabelled else {}
         settings = self.pretraining_settings()
+        self._tell_settings()
         self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
         if unlabelled:
             if settings["coarse_model"] is None:
@@ -126,7 +142,23 @@ class SemCLTrainer(PretrainingTrainer):
         settings = self.pretraining_settings()
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         views = QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d)
-        return QueryBatches(attentions, views, settings["queries_per_batch"], settings["voxels"], self.batch_seed)
+        return QueryBatches(
+            attentions,
+            views,
+            settings["queries_per_batch"],
+            settings["voxels"],
+            self.batch_seed,
+            self._image_labels(),
+        )
+
+    def _image_labels(self) -> dict[str, str]:
+        raw = nnUNet_raw.get()
+        if not raw:
+            return {}
+        data = self.preprocessed_dataset_folder
+        cases = set(infer_dataset_class(data).get_identifiers(data))
+        cases |= self._unlabelled_cases(self.configuration_manager).keys()
+        return read_image_labels(Path(raw, self.plans_manager.dataset_name), cases)
 
     def _objects(self) -> list[Object]:
         labels = self.label_manager

@@ -78,6 +78,16 @@ def test_masks_are_the_objects_own_and_voxels_are_of_second_views():
     assert set(batch["voxel_class"].tolist()) == {0, 1, 2, 3}
 
 
+def test_an_object_in_images_of_another_label_is_another_class():
+    labels = {"case0": "portal venous", "case1": "portal venous", "case5": "non-contrast"}
+    labelled = QueryBatches([LabelAttention(Cases(), [1, 2, 3])], batches().views, 14, 32, 0, labels)
+    assert set(labelled.classes) == {(o, i) for o in (1, 2) for i in ("portal venous", "non-contrast", "")} | {
+        (3, "non-contrast")
+    }
+    for i, cases in cases_by_object(labelled[0]).items():
+        assert {labels.get(f"case{c}", "") for c in cases} == {labelled.classes[i][1]}
+
+
 def test_few_queries_mean_fewer_objects_with_two_queries_each():
     drawn = set()
     for number in range(10):

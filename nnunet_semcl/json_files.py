@@ -1,0 +1,24 @@
+"""JSON files: broken ones are told, and none is ever half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from nnunet_semcl.errors import InputError
+
+
+def read_json(file: Path) -> dict | list:
+    """Raises InputError, naming the file, where it is no JSON."""
+    try:
+        return json.loads(file.read_text())
+    except ValueError as problem:
+        raise InputError(str(file), f"broken JSON ({problem})", "a JSON file", "Mend it or make it again.") from problem
+
+
+def write_json(content: dict | list, file: Path) -> None:
+    """Writes beside the file, then puts it in place: a kill leaves the former file or the new one."""
+    beside = file.with_name(f".{file.name}")
+    beside.write_text(json.dumps(content, indent=4))
+    os.replace(beside, file)
