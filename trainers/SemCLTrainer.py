@@ -5,6 +5,7 @@ from nnunet_semcl.training.semcl_variants import (
     SemCLTrainer_250epochs,
     SemCLTrainer_noAttention,
     SemCLTrainer_NoMirroring,
+    SemCLTrainer_noUnlabelled,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "SemCLTrainer_250epochs",
     "SemCLTrainer_NoMirroring",
     "SemCLTrainer_noAttention",
+    "SemCLTrainer_noUnlabelled",
 ]

@@ -18,7 +18,6 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import LabelAttention
 from nnunet_semcl.pretraining.phase import PretrainingPhase
-from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
 STEPS_PER_EPOCH = 50
@@ -99,7 +98,7 @@ class Control(SemCL):
         attention = LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)
         yield self.build_phase(
             "pretraining",
-            SupervisedTask(self.planned_network, self._loss_of_segmentation()),
+            self._supervised_task(),
             self._batches([attention]),
             None,
             self.num_coarse_epochs + self.num_pretraining_epochs,

@@ -59,11 +59,14 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         """The phases in their order; what stands between two of them runs when the former one is done."""
 
-    def initialize(self) -> None:
-        # Faults of data, fold and settings are told here, before any long work.
+    def check_input(self) -> None:
+        """Tells faults of data, fold and settings by an InputError, before any long work."""
         data = Path(self.preprocessed_dataset_folder)
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         self.pretraining_settings()
+
+    def initialize(self) -> None:
+        self.check_input()
         self._seed_everything()
         super().initialize()
 

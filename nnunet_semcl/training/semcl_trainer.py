@@ -66,24 +66,23 @@ class SemCLTrainer(PretrainingTrainer):
                 "stage's channels are not in its queries. Training goes on as nnU-Net's."
             )
             return
-        if not hasattr(getattr(self.planned_network, "encoder", None), "output_channels"):
+        if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
             raise InputError(
                 "plans",
                 f"the network {type(self.planned_network).__name__}",
-                "one with an encoder, as nnU-Net's U-Nets",
+                "one with encoder and decoder, as nnU-Net's U-Nets",
                 "Train with -tr nnUNetTrainer.",
             )
         super().pretrain()
 
-    def initialize(self) -> None:
+    def check_input(self) -> None:
+        super().check_input()
+        self._image_labels()
         if self.use_unlabelled:
-            # What is wrong with them, or with the model that the user names, is told before any long work.
             cases = self._unlabelled_cases(self.configuration_manager)
             coarse_model = self.pretraining_settings()["coarse_model"]
             if cases and coarse_model is not None:
                 self._unlabelled_cases(named_model(Path(coarse_model), self).configuration_manager)
-        self._image_labels()
-        super().initialize()
 
     def discard_interrupted_run(self) -> None:
         super().discard_interrupted_run()
@@ -113,7 +112,7 @@ class SemCLTrainer(PretrainingTrainer):
         self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
         if unlabelled:
             if settings["coarse_model"] is None:
-                coarse = SupervisedTask(self.planned_network, self._loss_of_segmentation())
+                coarse = self._supervised_task()
                 yield self.build_phase(
                     "coarse", coarse, self._batches(attentions), held_back, self.num_coarse_epochs, settings
                 )
@@ -193,10 +192,13 @@ class SemCLTrainer(PretrainingTrainer):
             self.print_to_log_file(f"No held-back figures in the pretraining log: {error}")
             return None
 
-    def _loss_of_segmentation(self) -> torch.nn.Module:
-        """nnU-Net's own loss, of one level."""
+    def _supervised_task(self) -> SupervisedTask:
+        """Under nnU-Net's own loss, of one level."""
         planned = self.enable_deep_supervision
         self.enable_deep_supervision = False
         loss = self._build_loss()
         self.enable_deep_supervision = planned
-        return loss
+        labels = self.label_manager
+        return SupervisedTask(
+            self.planned_network, loss, labels.foreground_regions if labels.has_regions else None, labels.ignore_label
+        )

@@ -23,6 +23,7 @@ class SemCLTrainer_5epochs(SemCLTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 5
+        self.num_coarse_epochs = 1
         self.num_pretraining_epochs = 2
 
 
@@ -37,6 +38,7 @@ class SemCLTrainer_100epochs(SemCLTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 100
+        self.num_coarse_epochs = 5
         self.num_pretraining_epochs = 10
 
 
@@ -51,7 +53,23 @@ class SemCLTrainer_250epochs(SemCLTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 250
+        self.num_coarse_epochs = 10
         self.num_pretraining_epochs = 25
+
+
+class SemCLTrainer_noUnlabelled(SemCLTrainer):
+    """Contrast over the labelled cases alone."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.use_unlabelled = False
 
 
 class SemCLTrainer_noAttention(SemCLTrainer):

@@ -9,14 +9,16 @@ from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "pretraining"), [("5epochs", 5, 2), ("100epochs", 100, 10), ("250epochs", 250, 25)]
+    ("name", "epochs", "coarse", "pretraining"),
+    [("5epochs", 5, 1, 2), ("100epochs", 100, 5, 10), ("250epochs", 250, 10, 25)],
 )
-def test_lengths(make_trainer, monkeypatch, name, epochs, pretraining):
+def test_lengths(make_trainer, monkeypatch, name, epochs, coarse, pretraining):
     from nnunet_semcl.cli import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
     trainer = make_trainer(f"SemCLTrainer_{name}")
-    assert (trainer.num_epochs, trainer.num_pretraining_epochs) == (epochs, pretraining)
+    assert (trainer.num_epochs, trainer.num_coarse_epochs) == (epochs, coarse)
+    assert trainer.num_pretraining_epochs == pretraining
     assert trainer.num_iterations_per_epoch == trainer.num_pretraining_iterations_per_epoch == 250
     assert f"SemCLTrainer_{name}__" in trainer.output_folder
 
@@ -36,7 +38,7 @@ def test_without_attention_no_side_stem(make_trainer, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
     trainer = make_trainer("SemCLTrainer_noAttention")
     trainer.initialize()
-    task = trainer.build_pretraining_task(trainer.network)
+    task = next(trainer.pretraining_phases()).task
     assert not any("side_stem" in name for name, _ in task.named_parameters())
 
 
