@@ -41,7 +41,7 @@ class SemCLTrainerBenchmarkShort(SemCLTrainerBenchmark):
 
 
 class SemCLTrainerBenchmarkLong(SemCLTrainerBenchmark, nnUNetTrainerAdam):
-    """2500 pretraining and 1000 training steps, these by AdamW: 13 organs want more of nnU-Net's SGD."""
+    """1250 pretraining and 1000 training steps, these by AdamW: 13 organs want more of nnU-Net's SGD."""
 
     def __init__(
         self,
@@ -53,4 +53,4 @@ class SemCLTrainerBenchmarkLong(SemCLTrainerBenchmark, nnUNetTrainerAdam):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 4
-        self.num_pretraining_epochs = 10
+        self.num_pretraining_epochs = 5
