@@ -42,13 +42,13 @@ def test_large_batches_keep_the_patch_and_small_ones_shrink_it():
 
 
 def test_the_plans_section_overrides_single_fields():
-    config = SemCLConfig.from_plan(plan(semcl={"query_size": [64, 64], "temperature": 0.3}), "2d")
-    assert config == SemCLConfig((64, 64), config.queries_per_batch, temperature=0.3)
+    config = SemCLConfig.from_plan(plan(semcl={"query_size": [64, 64], "temperature": 0.2}), "2d")
+    assert config == SemCLConfig((64, 64), config.queries_per_batch, temperature=0.2)
     assert config.as_dict()["query_size"] == (64, 64)
 
 
 def test_every_setting_has_its_reason():
-    config = SemCLConfig.from_plan(plan(2, semcl={"temperature": 0.3}), "2d")
+    config = SemCLConfig.from_plan(plan(2, semcl={"temperature": 0.2}), "2d")
     assert set(config.reasons) == set(config.as_dict())
     assert all(config.reasons.values())
     assert config.reasons["temperature"] == 'set by "semcl" of configuration 2d'

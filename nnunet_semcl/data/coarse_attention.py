@@ -55,10 +55,11 @@ class CoarseAttention(Attention):
 
     def _segmentation(self, soft: np.ndarray) -> np.ndarray:
         """Soft masks (heads, X, Y, Z) uint8 -> labels (X, Y, Z) int16, UNKNOWN where the model is not confident."""
-        probabilities = soft.astype(np.float32) / FULL
-        certainty = np.abs(probabilities - 0.5).min(0) + 0.5 if self.labels.has_regions else probabilities.max(0)
-        segmentation = np.asarray(self.labels.convert_probabilities_to_segmentation(probabilities))
-        return np.where(certainty >= CONFIDENT, segmentation, UNKNOWN).astype(np.int16)
+        regions = self.labels.has_regions
+        certainty = np.maximum(soft, FULL - soft).min(0) if regions else soft.max(0)
+        # Of labels nnU-Net takes the largest, in bytes as well as in floats, which would need four times the memory.
+        segmentation = self.labels.convert_probabilities_to_segmentation(soft / FULL if regions else soft)
+        return np.where(certainty >= CONFIDENT * FULL, np.asarray(segmentation), UNKNOWN).astype(np.int16)
 
 
 def save_soft_masks(probabilities: np.ndarray, file: Path) -> None:
