@@ -139,4 +139,13 @@ def test_a_low_resolution_stage_and_the_cascade_after_it(empty):
     assert result.returncode == 0, result.stdout
     # One fold "all" predicts every case for the next stage.
     assert "Pretraining done" in train(empty, "3d_lowres", "all")
-    assert "does not pretrain 3d_cascade_fullres" in train(empty, "3d_cascade_fullres", "all")
+    assert "Pretraining done" in train(empty, "3d_cascade_fullres", "all")
+    predicted = next((empty.root / "results").rglob("predicted_next_stage/3d_cascade_fullres/case0.b2nd"))
+    predicted.unlink()
+    result = empty.run(
+        f"nnUNetv2_train {ID} 3d_cascade_fullres all -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu"
+    )
+    assert result.returncode != 0
+    assert (
+        f"{predicted.with_suffix('')}: found no such file" in result.stdout and "Train 3d_lowres first" in result.stdout
+    )

@@ -28,7 +28,8 @@ class Attention(ABC):
 
     @abstractmethod
     def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """A case's image (C, X, Y, Z) float32 and segmentation (1, X, Y, Z) int16 within a box.
+        """A case's image (C, X, Y, Z) float32 and segmentation (1, X, Y, Z) int16 within a box; in a cascade the
+        segmentation is (2, X, Y, Z), the previous stage's behind it.
 
         Args:
             box: [from, to] for each axis, in voxels; where it leaves the case the image is 0, the segmentation UNKNOWN.
@@ -70,10 +71,14 @@ class LabelAttention(Attention):
             self.centres[BACKGROUND] = {c: v for c, v in self.centres[BACKGROUND].items() if len(v)}
 
     def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        image, segmentation, _, _ = self.dataset.load_case(case)
+        image, segmentation, previous, _ = self.dataset.load_case(case)
         image = crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False)
         labels = crop_and_pad_nd(segmentation, box, UNKNOWN).astype(np.int16)
-        return image, labels if self.ignore_label is None else np.where(labels == self.ignore_label, UNKNOWN, labels)
+        if self.ignore_label is not None:
+            labels[labels == self.ignore_label] = UNKNOWN
+        if previous is None:
+            return image, labels
+        return image, np.concatenate((labels, crop_and_pad_nd(previous, box, 0).astype(np.int16)[None]))
 
     def _class_locations(self, case: str) -> dict[Object, np.ndarray]:
         properties = self.dataset.load_case(case)[3]

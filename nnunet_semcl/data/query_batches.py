@@ -31,6 +31,9 @@ class QueryBatches(Dataset):
         image_labels: case -> image label. What is contrasted is an object in images of one label; the same object
             in others is a negative, as in the paper.
 
+        previous_stage_labels: in a cascade, the labels whose masks by the previous stage are further channels of the
+            image, as nnU-Net has them in training.
+
     Attributes:
         classes: (object, image label) that occur; their places are the numbers in a batch's "object".
     """
@@ -43,10 +46,12 @@ class QueryBatches(Dataset):
         voxels: int,
         seed: int,
         image_labels: dict[str, str] | None = None,
+        previous_stage_labels: Sequence[int] = (),
     ) -> None:
         self.attentions = attentions
         self.views = views
         self.image_labels = image_labels or {}
+        self.previous_stage_labels = previous_stage_labels
         self.classes: list[tuple[Object, str]] = list(
             dict.fromkeys((o, self._label(c)) for a in attentions for o, cases in a.centres.items() for c in cases)
         )
@@ -67,9 +72,10 @@ class QueryBatches(Dataset):
                 labels = torch.tensor(labels_of(o))
                 for attention, case in self._cases(o, image_label, rng):
                     for image, segmentation in self._query(attention, case, o, labels, rng):
-                        images.append(image)
-                        segmentations.append(segmentation)
-                        masks.append(torch.isin(segmentation, labels))
+                        previous = [segmentation[1:] == label for label in self.previous_stage_labels]
+                        images.append(torch.cat((image, *previous)))
+                        segmentations.append(segmentation[:1])
+                        masks.append(torch.isin(segmentation[:1], labels))
                         objects.append(int(i))
             voxel, voxel_class = sample_voxels(torch.stack(segmentations[1::2])[:, 0], self.voxels, rng)
         return {

@@ -60,12 +60,6 @@ class SemCLTrainer(PretrainingTrainer):
         self.num_coarse_epochs = 20
 
     def pretrain(self) -> None:
-        if self.is_cascaded:
-            self.print_to_log_file(
-                f"{type(self).__name__} does not pretrain {self.configuration_name} yet: the previous "
-                "stage's channels are not in its queries. Training goes on as nnU-Net's."
-            )
-            return
         if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
             raise InputError(
                 "plans",
@@ -78,7 +72,9 @@ class SemCLTrainer(PretrainingTrainer):
     def check_input(self) -> None:
         super().check_input()
         self._image_labels()
-        if self.use_unlabelled:
+        if self.is_cascaded:
+            self._check_previous_stage()
+        elif self.use_unlabelled:
             cases = self._unlabelled_cases(self.configuration_manager)
             coarse_model = self.pretraining_settings()["coarse_model"]
             if cases and coarse_model is not None:
@@ -106,7 +102,9 @@ class SemCLTrainer(PretrainingTrainer):
         labelled, validation = self.get_tr_and_val_datasets()
         attentions: list[Attention] = [LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)]
         held_back = self._held_back_batches(labelled, validation)
-        unlabelled = self._unlabelled_cases(self.configuration_manager) if self.use_unlabelled else {}
+        unlabelled = (
+            {} if self.is_cascaded or not self.use_unlabelled else self._unlabelled_cases(self.configuration_manager)
+        )
         settings = self.pretraining_settings()
         self._tell_settings()
         self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
@@ -148,7 +146,21 @@ class SemCLTrainer(PretrainingTrainer):
             settings["voxels"],
             self.batch_seed,
             self._image_labels(),
+            self.label_manager.foreground_labels if self.is_cascaded else (),
         )
+
+    def _check_previous_stage(self) -> None:
+        """In a cascade, that the previous stage's predictions are there; those of unlabelled cases never are."""
+        for case in self.do_split()[0]:
+            file = Path(self.folder_with_segs_from_previous_stage, case)
+            if not has_image(file):
+                stage = self.configuration_manager.previous_stage_name
+                raise InputError(
+                    str(file),
+                    "no such file",
+                    f"the prediction of {stage} for each training case",
+                    f"Train {stage} first, with the same trainer and plans, in all folds.",
+                )
 
     def _image_labels(self) -> dict[str, str]:
         raw = nnUNet_raw.get()

@@ -88,6 +88,19 @@ def test_an_object_in_images_of_another_label_is_another_class():
         assert {labels.get(f"case{c}", "") for c in cases} == {labelled.classes[i][1]}
 
 
+def test_in_a_cascade_the_previous_stages_masks_are_channels_under_the_same_geometry():
+    class Cascade(Cases):
+        def load_case(self, case: str):
+            image, segmentation, _, properties = super().load_case(case)
+            return image, segmentation, segmentation[0], properties  # as if the previous stage knew it all
+
+    cascade = QueryBatches([LabelAttention(Cascade(), [1, 2])], batches().views, 8, 32, 0, None, [1, 2, 3])
+    batch = cascade[0]
+    assert batch["image"].shape[1] == 1 + 3 and batch["segmentation"].shape[1] == 1
+    for channel, label in enumerate((1, 2, 3), start=1):
+        assert torch.equal(batch["image"][:, channel] > 0, batch["segmentation"][:, 0] == label)
+
+
 def test_few_queries_mean_fewer_objects_with_two_queries_each():
     drawn = set()
     for number in range(10):
