@@ -74,7 +74,7 @@ class SemCLTrainer(PretrainingTrainer):
         self._image_labels()
         if self.is_cascaded:
             self._check_previous_stage()
-        elif self.use_unlabelled:
+        if self._takes_unlabelled:
             cases = self._unlabelled_cases(self.configuration_manager)
             coarse_model = self.pretraining_settings()["coarse_model"]
             if cases and coarse_model is not None:
@@ -100,30 +100,17 @@ class SemCLTrainer(PretrainingTrainer):
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()
-        attentions: list[Attention] = [LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)]
-        held_back = self._held_back_batches(labelled, validation)
-        unlabelled = (
-            {} if self.is_cascaded or not self.use_unlabelled else self._unlabelled_cases(self.configuration_manager)
-        )
+        unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
         settings = self.pretraining_settings()
         self._tell_settings()
         self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
+        attentions: list[Attention] = [LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)]
+        held_back = self._held_back_batches(labelled, validation)
         if unlabelled:
             if settings["coarse_model"] is None:
-                coarse = self._supervised_task()
-                yield self.build_phase(
-                    "coarse", coarse, self._batches(attentions), held_back, self.num_coarse_epochs, settings
-                )
-                model = own_model(self)
-            else:
-                model = named_model(Path(settings["coarse_model"]), self)
-            soft_masks = Path(self.output_folder, SOFT_MASKS)
-            images = self._unlabelled_cases(model.configuration_manager)
-            predict_soft_masks(model, images, unlabelled, self, soft_masks)
-            attention = CoarseAttention(unlabelled, soft_masks, self._objects(), self.label_manager)
-            for o, cases in attention.skipped.items():
-                self.print_to_log_file(f"Object {o}: too few voxels in {cases} of {len(unlabelled)} coarse predictions")
-            attentions.append(attention)
+                coarse, batches = self._supervised_task(), self._batches(attentions)
+                yield self.build_phase("coarse", coarse, batches, held_back, self.num_coarse_epochs, settings)
+            attentions.append(self._coarse_attention(unlabelled))
         contrast = SemCLTask(
             self.planned_network,
             settings["objective"],
@@ -131,9 +118,20 @@ class SemCLTrainer(PretrainingTrainer):
             settings["temperature"],
             self.use_attention,
         )
-        yield self.build_phase(
-            "pretraining", contrast, self._batches(attentions), held_back, self.num_pretraining_epochs, settings
-        )
+        batches = self._batches(attentions)
+        yield self.build_phase("pretraining", contrast, batches, held_back, self.num_pretraining_epochs, settings)
+
+    def _coarse_attention(self, unlabelled: dict[str, Path]) -> CoarseAttention:
+        """From the predictions of the model that the user names, or of the network as the coarse training left it."""
+        named = self.pretraining_settings()["coarse_model"]
+        model = own_model(self) if named is None else named_model(Path(named), self)
+        images = self._unlabelled_cases(model.configuration_manager)
+        soft_masks = Path(self.output_folder, SOFT_MASKS)
+        predict_soft_masks(model, images, unlabelled, self, soft_masks)
+        attention = CoarseAttention(unlabelled, soft_masks, self._objects(), self.label_manager)
+        for o, cases in attention.skipped.items():
+            self.print_to_log_file(f"Object {o}: too few voxels in {cases} of {len(unlabelled)} coarse predictions")
+        return attention
 
     def _batches(self, attentions: list[Attention]) -> QueryBatches:
         settings = self.pretraining_settings()
@@ -149,8 +147,13 @@ class SemCLTrainer(PretrainingTrainer):
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
 
+    @property
+    def _takes_unlabelled(self) -> bool:
+        # nnU-Net's previous stage predicts the data set's own cases alone.
+        return self.use_unlabelled and not self.is_cascaded
+
     def _check_previous_stage(self) -> None:
-        """In a cascade, that the previous stage's predictions are there; those of unlabelled cases never are."""
+        """That the predictions which a cascade starts from are there."""
         for case in self.do_split()[0]:
             file = Path(self.folder_with_segs_from_previous_stage, case)
             if not has_image(file):
