@@ -9,7 +9,7 @@ demo: build/installed
 
 test: build/installed
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
 build/installed: setup.cfg pyproject.toml $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --editable '.[test]'
