@@ -3,7 +3,10 @@
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_semcl.pretraining import phase
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
+
+phase.HELD_BACK_BATCHES = 1  # sixteen after each epoch take longer than all of these trainings
 
 
 class nnUNetTrainerShort(nnUNetTrainer):
