@@ -61,7 +61,8 @@ class SupConLoss(nn.Module):
         weight = is_anchor.to(z.dtype) / is_anchor.sum().clamp(min=1)  # (N,), 1/M at anchors
 
         # Summed over a class, z_i . z_p needs no pairs: z_i . (sum of the class - z_i).
-        own_class = _class_means(z, class_of, class_size)[class_of]  # (N, D)
+        # index_select, since the gradient of [class_of] sums in an order that differs from run to run.
+        own_class = _class_means(z, class_of, class_size).index_select(0, class_of)  # (N, D)
         to_class = (z * own_class).sum(dim=1) * (positives + 1) - z.square().sum(dim=1)  # (N,)
         similarity = to_class / positives.clamp(min=1) / self.temperature  # (N,), mean of z_i . z_p / t over P(i)
         return _WeightedLoss.apply(z, similarity, weight, self.temperature)
@@ -73,7 +74,7 @@ def _class_means(z: Tensor, class_of: Tensor, class_size: Tensor) -> Tensor:
     zeros = z.new_zeros(len(class_size), z.shape[1])
     means = zeros.index_add(0, class_of, z * share)
     # index_add sums one by one, so a large class loses digits: the mean of what is left over gives them back.
-    return means + zeros.index_add(0, class_of, (z - means[class_of]) * share)
+    return means + zeros.index_add(0, class_of, (z - means.index_select(0, class_of)) * share)
 
 
 class _WeightedLoss(torch.autograd.Function):

@@ -16,7 +16,7 @@ class VoxelHead(nn.Sequential):
         super().__init__(nn.Linear(channels, embedding_dim), nn.ReLU(), nn.Linear(embedding_dim, embedding_dim))
 
     def forward(self, features: torch.Tensor, voxel: torch.Tensor) -> torch.Tensor:
-        return super().forward(features.movedim(1, -1).flatten(0, -2)[voxel])
+        return super().forward(features.movedim(1, -1).flatten(0, -2).index_select(0, voxel))
 
 
 class DecoderFeatures(nn.Module):

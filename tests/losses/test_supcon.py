@@ -1,6 +1,8 @@
 """The tiled loss against the plain formula, against pytorch-metric-learning, and against what must hold of it."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -390,3 +392,18 @@ def test_wrong_inputs_are_refused(embeddings: Tensor, labels: Tensor, message: s
 def test_wrong_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature must be above zero and finite"):
         SupConLoss(temperature)
+
+
+def test_the_gradient_is_the_same_bits_each_time():
+    """On busy cores too, where now this thread is first and now that one."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 9, (1024,), generator=generator)
+    embeddings = torch.randn(1024, 256, generator=generator, requires_grad=True)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(torch.get_num_threads())]
+    try:
+        gradients = [torch.autograd.grad(SupConLoss(0.3)(embeddings, labels), embeddings)[0] for _ in range(40)]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert all(torch.equal(gradients[0], g) for g in gradients[1:])

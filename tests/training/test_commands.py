@@ -77,7 +77,9 @@ def test_killed_in_pretraining_and_continued(folders, make_trainer):
     whole = make_trainer("SemCLTrainerManyEpochs")  # from the start, without --c
     whole.initialize()
     whole.pretrain()
-    assert all(torch.equal(whole.network.state_dict()[k], v) for k, v in interrupted.items())
+    now = whole.network.state_dict()
+    differing = {k: (now[k] - v).abs().max().item() for k, v in interrupted.items() if not torch.equal(now[k], v)}
+    assert not differing
 
 
 def test_the_installed_trainers_are_found_by_nnunet(folders):
