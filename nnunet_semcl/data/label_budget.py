@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunet_semcl.data.unlabelled import SUFFIX
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json, write_json
 from nnunet_semcl.preprocessed import NNUNET_FOLDS, find_dataset
@@ -154,7 +155,7 @@ def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:
     """Folder of preprocessed labelled cases -> their names. nnU-Net writes a case's .pkl last."""
     cases: dict[Path, set[str]] = defaultdict(set)
     for file in folder.glob("*/*.pkl"):
-        if not file.parent.name.endswith("_unlabelled"):
+        if not file.parent.name.endswith(SUFFIX):
             cases[file.parent].add(file.stem)
     if not cases:
         raise InputError(

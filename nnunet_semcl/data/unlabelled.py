@@ -14,13 +14,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json
 
+SUFFIX = "_unlabelled"  # of the folder, behind the configuration's data identifier
 RECORD = "preprocessing.json"  # in the folder: what decided how its cases look
 ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl")  # of a case's files, in the order in which they are put in place
 
 
 def unlabelled_folder(dataset_folder: Path, configuration: ConfigurationManager) -> Path:
     """Where a configuration's unlabelled cases lie, in the data set's folder in nnUNet_preprocessed."""
-    return dataset_folder / f"{configuration.data_identifier}_unlabelled"
+    return dataset_folder / f"{configuration.data_identifier}{SUFFIX}"
 
 
 def unlabelled_cases(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from nnunet_semcl.data.coarse_attention import open_case, save_soft_masks
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.json_files import read_json
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -52,7 +52,7 @@ def named_model(folder: Path, trainer: nnUNetTrainer) -> nnUNetPredictor:
             f"a model that finished fold {trainer.fold}: it must not have seen other training cases",
             "Name the folder TRAINER__PLANS__CONFIGURATION in nnUNet_results, or train that fold first.",
         )
-    plans, dataset_json = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+    plans, dataset_json = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     for what, found, expected in (
         ("data set", plans["dataset_name"], trainer.plans_manager.dataset_name),
         ("labels", dataset_json["labels"], trainer.dataset_json["labels"]),
