@@ -35,6 +35,7 @@ from scipy.stats import wilcoxon
 
 HERE = Path(__file__).parent
 BASE_FOLD = 0
+COLD = "ColdTrainer"
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ def main() -> None:
             trainer,
             labelled,
             steps,
-            int(steps * args.coarse_share),
-            int(steps * args.pretraining_share),
+            # Without unlabelled cases there is no coarse training: its steps go to nnU-Net's.
+            int(steps * args.coarse_share) if trainer != COLD and labelled != "all" else 0,
+            int(steps * args.pretraining_share) if trainer != COLD else 0,
             seed,
         )
         for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", default="nnUNetTinyPlans", help="plans")
     parser.add_argument("-o", type=Path, required=True, help="work folder for preprocessed data and results")
     parser.add_argument("-device", default="cpu")
-    parser.add_argument("--trainers", nargs="+", default=["ColdTrainer", "Control", "SemCL"])
+    parser.add_argument("--trainers", nargs="+", default=[COLD, "Control", "SemCL"])
     parser.add_argument("--labelled", nargs="+", default=["2", "8", "all"])
     parser.add_argument("--steps", nargs="+", type=int, default=[2000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -190,8 +192,7 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     description = {
         "seed": run.seed,
         "steps": run.steps,
-        # Without unlabelled cases there is no coarse training: its steps go to nnU-Net's.
-        "coarse_steps": 0 if run.labelled == "all" else run.coarse_steps,
+        "coarse_steps": run.coarse_steps,
         "pretraining_steps": run.pretraining_steps,
         "threads": max(1, (os.cpu_count() or 1) // args.jobs),
         "settings": {key: _value(text) for key, text in (s.split("=") for s in settings.split(",") if s)},

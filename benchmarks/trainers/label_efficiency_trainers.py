@@ -16,7 +16,6 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.config import SemCLConfig
-from nnunet_semcl.data.attention import LabelAttention
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
@@ -95,12 +94,6 @@ class Control(SemCL):
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, _ = self.get_tr_and_val_datasets()
-        attention = LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)
-        yield self.build_phase(
-            "pretraining",
-            self._supervised_task(),
-            self._batches([attention]),
-            None,
-            self.num_coarse_epochs + self.num_pretraining_epochs,
-            self.pretraining_settings(),
+        yield self._supervised_phase(
+            "pretraining", labelled, None, self.num_coarse_epochs + self.num_pretraining_epochs
         )

@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from nnunet_semcl.errors import InputError
 
 Object = int | tuple[int, ...]  # a label, or a region: the labels that it unites
 BACKGROUND: Object = 0
-UNKNOWN = -1  # in segmentations: beyond the case, or not known to a coarse model
+UNKNOWN = -2  # in segmentations: beyond the case, or not known to a coarse model; -1 is nnU-Net's, for background
 CENTRES_PER_CASE = 1000  # of the 10 000 that nnU-Net keeps an object and case: 12 kB each in memory
 
 
-class Attention(ABC):
+class Cases(Protocol):
+    """What is read of a data set: nnU-Net's own, or PseudoLabelledCases."""
+
+    source_folder: str
+    identifiers: list[str]
+
+    def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict]:
+        """Image (C, X, Y, Z), segmentation (1, X, Y, Z), that of the previous stage (X, Y, Z), properties."""
+
+
+class Attention:
     """What query batches are drawn from.
+
+    Args:
+        dataset: the cases to draw from.
+        objects: labels, regions or BACKGROUND.
+        ignore_label: the label of voxels that nobody annotated, if the data set has one; they are UNKNOWN.
 
     Attributes:
         centres: object -> case -> (n, 3) int32 voxel positions (x, y, z) in the preprocessed array. Cases in which
             an object does not occur are left out, objects without a case too.
+
+    Raises:
+        InputError: a case's properties hold no class locations.
     """
 
-    centres: dict[Object, dict[str, np.ndarray]]
+    def __init__(self, dataset: Cases, objects: Sequence[Object], ignore_label: int | None = None) -> None:
+        self.dataset = dataset
+        self.ignore_label = ignore_label
+        self.centres = {o: {} for o in objects}
+        for case in dataset.identifiers:
+            locations = self._class_locations(case)
+            for o in objects:
+                centres = self._background(case) if o == BACKGROUND else _positions(locations.get(o, ()))
+                if len(centres) > 0:
+                    self.centres[o][case] = thin_out(centres)
+        self.centres = {o: cases for o, cases in self.centres.items() if cases}
 
-    @abstractmethod
     def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
         """A case's image (C, X, Y, Z) float32 and segmentation (1, X, Y, Z) int16 within a box; in a cascade the
         segmentation is (2, X, Y, Z), the previous stage's behind it.
@@ -34,43 +61,6 @@ class Attention(ABC):
         Args:
             box: [from, to] for each axis, in voxels; where it leaves the case the image is 0, the segmentation UNKNOWN.
         """
-
-
-class LabelAttention(Attention):
-    """Attention from the labels of nnU-Net's preprocessed cases.
-
-    Args:
-        dataset: the cases whose labels may be opened, i.e. training cases of the fold.
-        objects: labels or regions, as nnU-Net's label manager gives them. Where fewer than two of them occur, the
-            background is the other object: contrast needs something to tell apart.
-        ignore_label: the label of voxels that nobody annotated, if the data set has one; they are UNKNOWN.
-
-    Raises:
-        InputError: no object occurs in any case, or a case's properties hold no class locations.
-    """
-
-    def __init__(self, dataset: nnUNetBaseDataset, objects: list[Object], ignore_label: int | None = None) -> None:
-        self.dataset = dataset
-        self.ignore_label = ignore_label
-        self.centres = {o: {} for o in objects}
-        for case in dataset.identifiers:
-            locations = self._class_locations(case)
-            for o in objects:
-                if len(locations.get(o, ())) > 0:
-                    self.centres[o][case] = thin_out(np.asarray(locations[o])[:, 1:])
-        self.centres = {o: cases for o, cases in self.centres.items() if cases}
-        if not self.centres:
-            raise InputError(
-                dataset.source_folder,
-                f"no voxel of any object in the {len(dataset.identifiers)} training cases of the fold",
-                f"at least one of {objects}",
-                "Check the labels and splits_final.json, or train with -tr nnUNetTrainer.",
-            )
-        if len(self.centres) < 2:
-            self.centres[BACKGROUND] = {c: self._background_centres(c) for c in dataset.identifiers}
-            self.centres[BACKGROUND] = {c: v for c, v in self.centres[BACKGROUND].items() if len(v)}
-
-    def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
         image, segmentation, previous, _ = self.dataset.load_case(case)
         image = crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False)
         labels = crop_and_pad_nd(segmentation, box, UNKNOWN).astype(np.int16)
@@ -91,10 +81,34 @@ class LabelAttention(Attention):
             )
         return properties["class_locations"]
 
-    def _background_centres(self, case: str) -> np.ndarray:
+    def _background(self, case: str) -> np.ndarray:
         # -1 marks what nnU-Net cropped away as empty; only true background (0) is an object.
-        segmentation = self.dataset.load_case(case)[1][:][0]
-        return thin_out(np.argwhere(segmentation == 0))
+        return np.argwhere(self.dataset.load_case(case)[1][:][0] == 0)
+
+
+def objects_to_contrast(dataset: Cases, objects: Sequence[Object]) -> list[Object]:
+    """Those that occur in the cases; if that is one alone, the background too, since contrast needs two.
+
+    Args:
+        objects: labels or regions, as nnU-Net's label manager gives them.
+
+    Raises:
+        InputError: none of them occurs.
+    """
+    occurring = list(Attention(dataset, objects).centres)
+    if not occurring:
+        raise InputError(
+            dataset.source_folder,
+            f"no voxel of any object in the {len(dataset.identifiers)} training cases of the fold",
+            f"at least one of {objects}",
+            "Check the labels and splits_final.json, or train with -tr nnUNetTrainer.",
+        )
+    return occurring if len(occurring) > 1 else [*occurring, BACKGROUND]
+
+
+def _positions(locations: Sequence) -> np.ndarray:
+    """nnU-Net's class locations (n, 4), the channel first, as (n, 3)."""
+    return np.asarray(locations).reshape(-1, 4)[:, 1:]
 
 
 def labels_of(o: Object) -> tuple[int, ...]:

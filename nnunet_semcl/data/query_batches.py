@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from nnunet_semcl.data.attention import Attention, Object, labels_of
+from nnunet_semcl.data.seeding import seeded
+from nnunet_semcl.data.training_batches import shares
 from nnunet_semcl.data.views import QueryViews
-from nnunet_semcl.data.voxel_sample import sample_voxels
 
 QUERY_DRAWS = 20
 
@@ -26,11 +26,9 @@ class QueryBatches(Dataset):
             object's queries, so that few labelled cases are not lost among many unlabelled ones.
         views: draws the views of a query.
         queries: how many queries a batch holds at most: O classes with K >= 2 queries each.
-        voxels: how many voxels of a batch are sampled for their contrast.
         seed: of all batches.
         image_labels: case -> image label. What is contrasted is an object in images of one label; the same object
             in others is a negative, as in the paper.
-
         previous_stage_labels: in a cascade, the labels whose masks by the previous stage are further channels of the
             image, as nnU-Net has them in training.
 
@@ -43,7 +41,6 @@ class QueryBatches(Dataset):
         attentions: Sequence[Attention],
         views: QueryViews,
         queries: int,
-        voxels: int,
         seed: int,
         image_labels: dict[str, str] | None = None,
         previous_stage_labels: Sequence[int] = (),
@@ -57,16 +54,14 @@ class QueryBatches(Dataset):
         )
         self.classes_per_batch = min(len(self.classes), queries // 2)
         self.queries_per_class = queries // self.classes_per_batch
-        self.voxels = voxels
         self.seed = seed
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         """Of B = 2 O K views, first and second of each query in turn: image (B, C, X, Y[, Z]) float32,
-        segmentation (B, 1, X, Y[, Z]) int16, mask (B, 1, X, Y[, Z]) float32 of 0 and 1, object (B,) and query (B,)
-        int64, numbers of the class and of the query that a view shows. Of V sampled voxels: voxel (V,) int64,
-        positions in the flattened second views (B / 2, X, Y[, Z]), and voxel_class (V,) int64, labels."""
-        with _seeded(self.seed, number) as rng:
-            images, segmentations, masks, objects = [], [], [], []
+        mask (B, 1, X, Y[, Z]) float32 of 0 and 1, object (B,) and query (B,) int64, numbers of the class and of the
+        query that a view shows."""
+        with seeded(self.seed, number) as rng:
+            images, masks, objects = [], [], []
             for i in rng.choice(len(self.classes), self.classes_per_batch, replace=False):
                 o, image_label = self.classes[i]
                 labels = torch.tensor(labels_of(o))
@@ -74,18 +69,13 @@ class QueryBatches(Dataset):
                     for image, segmentation in self._query(attention, case, o, labels, rng):
                         previous = [segmentation[1:] == label for label in self.previous_stage_labels]
                         images.append(torch.cat((image, *previous)))
-                        segmentations.append(segmentation[:1])
                         masks.append(torch.isin(segmentation[:1], labels))
                         objects.append(int(i))
-            voxel, voxel_class = sample_voxels(torch.stack(segmentations[1::2])[:, 0], self.voxels, rng)
         return {
             "image": torch.stack(images),
-            "segmentation": torch.stack(segmentations),
             "mask": torch.stack(masks).float(),
             "object": torch.tensor(objects),
             "query": torch.arange(len(objects)) // 2,
-            "voxel": voxel,
-            "voxel_class": voxel_class,
         }
 
     def _label(self, case: str) -> str:
@@ -95,8 +85,7 @@ class QueryBatches(Dataset):
         """As many different cases as there are, each once before any comes twice."""
         cases_of = {a: [c for c in a.centres.get(o, ()) if self._label(c) == image_label] for a in self.attentions}
         having = [(attention, cases) for attention, cases in cases_of.items() if cases]
-        for number, (attention, cases) in enumerate(having):
-            share = (self.queries_per_class + len(having) - 1 - number) // len(having)
+        for (attention, cases), share in zip(having, shares(self.queries_per_class, len(having)), strict=True):
             for start in range(0, share, len(cases)):
                 yield from ((attention, case) for case in rng.permutation(cases)[: share - start])
 
@@ -118,17 +107,3 @@ class QueryBatches(Dataset):
             f"Case {case}: in {QUERY_DRAWS} queries of object {o} an augmented view held no voxel of it. "
             f"Its attention ({type(attention).__name__}) and its image do not seem to belong together."
         )
-
-
-@contextmanager
-def _seeded(seed: int, number: int) -> Iterator[np.random.Generator]:
-    """Seeds numpy's and torch's global generators, which the transforms draw from, and gives them back as they were."""
-    state = np.random.get_state()
-    sequence = np.random.SeedSequence((seed, number))
-    try:
-        with torch.random.fork_rng(devices=[]):
-            np.random.seed(sequence.generate_state(4))
-            torch.random.default_generator.manual_seed(int(sequence.generate_state(1)[0]))
-            yield np.random.default_rng(sequence)
-    finally:
-        np.random.set_state(state)

@@ -195,7 +195,7 @@ class PretrainingPhase:
         return {name: total / HELD_BACK_BATCHES for name, total in sums.items()}
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        batch = {name: _to(entry, self.device) for name, entry in batch.items()}
         # As nnU-Net: mixed precision on CUDA alone, since autocast is slow on the CPU and missing on mps.
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             return self.task(batch)
@@ -209,3 +209,9 @@ class PretrainingPhase:
         for name in names:
             self.log(f"{self.name} {name.replace('held_back_', 'held-back ')} {record[name]:.4f}")
         self.log(f"Epoch time: {record['seconds']:.2f} s")
+
+
+def _to(entry: torch.Tensor | list[torch.Tensor], device: torch.device) -> torch.Tensor | list[torch.Tensor]:
+    if isinstance(entry, list):
+        return [_to(tensor, device) for tensor in entry]
+    return entry.to(device, non_blocking=True)

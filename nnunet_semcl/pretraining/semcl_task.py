@@ -19,11 +19,11 @@ class SemCLTask(PretrainingTask):
     - objects: encoder with attention stem -> pools under the attention -> head -> supervised contrast. Source: Lee et
       al., Semantic-Aware Contrastive Learning for Multi-Object Medical Image Segmentation, IEEE JBHI 27(9) 2023,
       arXiv 2106.01596.
-    - voxels: encoder, decoder -> features of sampled voxels -> head -> supervised contrast.
+    - voxels: encoder, decoder -> features of sampled voxels -> head -> supervised contrast. They are voxels of
+      nnU-Net's own training patches, which show no mask, since it would give their classes away.
 
     Of a query's two views the encoder sees the first with its mask and the second without. So it has to find in the
-    image what the mask shows, and the image is all there is once the stem is dropped. Voxels are those of second
-    views, where no mask gives their classes away.
+    image what the mask shows, and the image is all there is once the stem is dropped.
 
     Args:
         network: nnU-Net's planned one. Changed in place until `remove_additions`.
@@ -53,23 +53,26 @@ class SemCLTask(PretrainingTask):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Batch of B views, first and second of each query in turn: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]),
-        object (B,), query (B,); voxel (V,), positions in the flattened second views, and voxel_class (V,)."""
+        object (B,), query (B,). Of patch (P, C, X, Y[, Z]): voxel (V,), positions in the flattened (P, X, Y[, Z]), and
+        voxel_class (V,)."""
         figures = {}
-        image, mask = batch["image"], batch["mask"]
-        if not self.objects:
-            features = self.encoder(image[1::2])
-        else:
-            features = self.encoder(torch.cat((image, shown_masks(mask)), dim=1) if self.use_attention else image)
+        if self.objects:
+            image, mask = batch["image"], batch["mask"]
+            features = self._encode(image, shown_masks(mask))
             embeddings = normalize(self.head(features, mask if self.use_attention else None).float(), dim=1)
             figures["object_loss"] = self.loss(embeddings, batch["object"])
             figures["separation"] = separation(embeddings.detach(), batch["object"], batch["query"])
-            features = [f[1::2] for f in features]
         if self.voxels:
+            patch = batch["patch"]
+            features = self._encode(patch, torch.zeros_like(patch[:, :1]))
             embeddings = normalize(self.voxel_head(self.decoder_features(features), batch["voxel"]).float(), dim=1)
             figures["voxel_loss"] = self.loss(embeddings, batch["voxel_class"])
             each = torch.arange(len(embeddings), device=embeddings.device)
             figures["voxel_separation"] = separation(embeddings.detach(), batch["voxel_class"], each)
         return {"loss": sum(figures[name] for name in figures if name.endswith("_loss")), **figures}
+
+    def _encode(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+        return self.encoder(torch.cat((image, mask), dim=1) if self.use_attention else image)
 
     def remove_additions(self) -> None:
         remove_attention_stem(self.encoder)

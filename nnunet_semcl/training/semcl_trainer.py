@@ -9,23 +9,25 @@ from typing import Any
 
 import torch
 from nnunetv2.paths import nnUNet_raw
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
-from torch.utils.data import Dataset
 
 from nnunet_semcl.config import SemCLConfig
-from nnunet_semcl.data.attention import Attention, LabelAttention, Object
-from nnunet_semcl.data.coarse_attention import CoarseAttention, has_image
+from nnunet_semcl.data.attention import Attention, Cases, Object, objects_to_contrast
+from nnunet_semcl.data.contrast_batches import ContrastBatches
 from nnunet_semcl.data.image_labels import read_image_labels
+from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, has_image
 from nnunet_semcl.data.query_batches import QueryBatches
+from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.data.views import QueryViews
+from nnunet_semcl.data.voxel_batches import VoxelBatches
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
-from nnunet_semcl.training.coarse_model import named_model, own_model, predict_soft_masks
+from nnunet_semcl.training.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 SOFT_MASKS = "coarse_attention"
@@ -104,13 +106,14 @@ class SemCLTrainer(PretrainingTrainer):
         settings = self.pretraining_settings()
         self._tell_settings()
         self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
-        attentions: list[Attention] = [LabelAttention(labelled, self._objects(), self.label_manager.ignore_label)]
-        held_back = self._held_back_batches(labelled, validation)
+        objects = objects_to_contrast(labelled, self._objects())
+        cases: list[Cases] = [labelled]
+        seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
+        held_out = validation if not seen and Attention(validation, objects).centres else None
         if unlabelled:
             if settings["coarse_model"] is None:
-                coarse, batches = self._supervised_task(), self._batches(attentions)
-                yield self.build_phase("coarse", coarse, batches, held_back, self.num_coarse_epochs, settings)
-            attentions.append(self._coarse_attention(unlabelled))
+                yield self._supervised_phase("coarse", labelled, held_out, self.num_coarse_epochs)
+            cases.append(self._pseudo_labelled(unlabelled))
         contrast = SemCLTask(
             self.planned_network,
             settings["objective"],
@@ -118,34 +121,47 @@ class SemCLTrainer(PretrainingTrainer):
             settings["temperature"],
             self.use_attention,
         )
-        batches = self._batches(attentions)
+        batches = self._contrast_batches(cases, objects)
+        held_back = self._contrast_batches([held_out], objects) if held_out else None
         yield self.build_phase("pretraining", contrast, batches, held_back, self.num_pretraining_epochs, settings)
 
-    def _coarse_attention(self, unlabelled: dict[str, Path]) -> CoarseAttention:
-        """From the predictions of the model that the user names, or of the network as the coarse training left it."""
+    def _supervised_phase(self, name: str, labelled: Cases, held_out: Cases | None, epochs: int) -> PretrainingPhase:
+        """nnU-Net's own loss and batches, under the optimiser of the phase."""
+        task = SupervisedTask(self.planned_network, self.loss)
+        batches = TrainingBatches(self, [labelled], self.batch_seed)
+        held_back = TrainingBatches(self, [held_out], self.batch_seed) if held_out else None
+        return self.build_phase(name, task, batches, held_back, epochs, self.pretraining_settings())
+
+    def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> PseudoLabelledCases:
+        """By the model that the user names, or by the network as the coarse training left it."""
         named = self.pretraining_settings()["coarse_model"]
         model = own_model(self) if named is None else named_model(Path(named), self)
         images = self._unlabelled_cases(model.configuration_manager)
-        soft_masks = Path(self.output_folder, SOFT_MASKS)
-        predict_soft_masks(model, images, unlabelled, self, soft_masks)
-        attention = CoarseAttention(unlabelled, soft_masks, self._objects(), self.label_manager)
-        for o, cases in attention.skipped.items():
-            self.print_to_log_file(f"Object {o}: too few voxels in {cases} of {len(unlabelled)} coarse predictions")
-        return attention
+        folder = Path(self.output_folder, SOFT_MASKS)
+        predict_pseudo_labels(model, images, unlabelled, self, folder)
+        cases = PseudoLabelledCases(unlabelled, folder, self._objects(), self.label_manager)
+        for o, count in cases.skipped.items():
+            self.print_to_log_file(f"Object {o}: too few voxels in {count} of {len(unlabelled)} coarse predictions")
+        return cases
 
-    def _batches(self, attentions: list[Attention]) -> QueryBatches:
+    def _contrast_batches(self, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
+        """Queries of objects and patches with sampled voxels, as the objective needs them."""
         settings = self.pretraining_settings()
+        ignore_label = self.label_manager.ignore_label
+        attentions = [Attention(of, objects, ignore_label) for of in cases]
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        views = QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d)
-        return QueryBatches(
+        queries = QueryBatches(
             attentions,
-            views,
+            QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d),
             settings["queries_per_batch"],
-            settings["voxels"],
             self.batch_seed,
             self._image_labels(),
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
+        patches = TrainingBatches(self, cases, self.batch_seed, as_labels=True)
+        voxels = VoxelBatches(patches, settings["voxels"], ignore_label)
+        parts = {"object": [queries], "voxel": [voxels], "both": [queries, voxels]}
+        return ContrastBatches(parts[settings["objective"]])
 
     @property
     def _takes_unlabelled(self) -> bool:
@@ -196,24 +212,3 @@ class SemCLTrainer(PretrainingTrainer):
                 "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
             )
         return images
-
-    def _held_back_batches(self, labelled: nnUNetBaseDataset, validation: nnUNetBaseDataset) -> Dataset | None:
-        """Batches of the validation cases, which are looked at for the log and never learnt from."""
-        if set(labelled.identifiers) & set(validation.identifiers):
-            return None  # fold all
-        try:
-            return self._batches([LabelAttention(validation, self._objects(), self.label_manager.ignore_label)])
-        except InputError as error:
-            self.print_to_log_file(f"No held-back figures in the pretraining log: {error}")
-            return None
-
-    def _supervised_task(self) -> SupervisedTask:
-        """Under nnU-Net's own loss, of one level."""
-        planned = self.enable_deep_supervision
-        self.enable_deep_supervision = False
-        loss = self._build_loss()
-        self.enable_deep_supervision = planned
-        labels = self.label_manager
-        return SupervisedTask(
-            self.planned_network, loss, labels.foreground_regions if labels.has_regions else None, labels.ignore_label
-        )

@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_semcl.data.attention import BACKGROUND, CENTRES_PER_CASE, UNKNOWN, LabelAttention, labels_of
+from nnunet_semcl.data.attention import (
+    BACKGROUND,
+    CENTRES_PER_CASE,
+    UNKNOWN,
+    Attention,
+    labels_of,
+    objects_to_contrast,
+)
 from nnunet_semcl.errors import InputError
 
 
@@ -37,7 +44,7 @@ def volume(**boxes: tuple[int, int]) -> np.ndarray:
 
 def test_centres_lie_in_their_object_and_are_bounded():
     cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12)), "b": volume(o2=(3, 4))})
-    attention = LabelAttention(cases, [1, 2])
+    attention = Attention(cases, [1, 2])
     assert set(attention.centres[1]) == {"a"} and set(attention.centres[2]) == {"a", "b"}
     for o, by_case in attention.centres.items():
         for case, centres in by_case.items():
@@ -47,7 +54,7 @@ def test_centres_lie_in_their_object_and_are_bounded():
 
 def test_a_cut_holds_image_and_segmentation_of_the_same_place():
     cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12))})
-    attention = LabelAttention(cases, [1, 2])
+    attention = Attention(cases, [1, 2])
     image, segmentation = attention.cut("a", [[-1, 2], [8, 14], [17, 25]])
     assert image.shape == segmentation.shape == (1, 3, 6, 8)
     assert image.dtype == np.float32 and segmentation.dtype == np.int16
@@ -59,27 +66,33 @@ def test_a_cut_holds_image_and_segmentation_of_the_same_place():
 
 def test_regions_are_objects():
     cases = Cases({"a": volume(o1=(0, 4), o2=(4, 6))})
-    attention = LabelAttention(cases, [(1, 2), 2])
+    attention = Attention(cases, [(1, 2), 2])
     assert len(attention.centres[1, 2]["a"]) > len(attention.centres[2]["a"]) > 0
     assert labels_of((1, 2)) == (1, 2) and labels_of(2) == (2,)
 
 
-def test_a_single_object_is_contrasted_with_the_background():
+def test_the_background_is_an_object_beside_a_single_one():
     segmentation = volume(o1=(0, 4))
     segmentation[:, 15:] = -1  # cropped away by nnU-Net: no background
-    attention = LabelAttention(Cases({"a": segmentation}, objects=(1,)), [1])
-    centres = attention.centres[BACKGROUND]["a"]
+    cases = Cases({"a": segmentation}, objects=(1,))
+    assert objects_to_contrast(cases, [1]) == objects_to_contrast(cases, [1, 2]) == [1, BACKGROUND]
+    centres = Attention(cases, [1, BACKGROUND]).centres[BACKGROUND]["a"]
     assert (segmentation[tuple(centres.T)] == 0).all()
+
+
+def test_objects_that_occur_are_contrasted():
+    cases = Cases({"a": volume(o1=(0, 4)), "b": volume(o2=(0, 4))}, objects=(1, 2, 3))
+    assert objects_to_contrast(cases, [1, 2, 3]) == [1, 2]
 
 
 def test_no_object_at_all_and_no_class_locations_are_told():
     with pytest.raises(
         InputError, match=r"preprocessed: found no voxel of any object in the 1 training cases.*\[1, 2\]"
     ):
-        LabelAttention(Cases({"a": volume()}), [1, 2])
+        objects_to_contrast(Cases({"a": volume()}), [1, 2])
     cases = Cases({"a": volume(o1=(0, 4))})
     cases.load_case = lambda case: (None, None, None, {"spacing": 1})
     with pytest.raises(
         InputError, match=r"preprocessed/a\.pkl: found no class_locations.*nnUNetv2_plan_and_preprocess"
     ):
-        LabelAttention(cases, [1])
+        Attention(cases, [1])

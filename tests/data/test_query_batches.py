@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nnunet_semcl.data.attention import LabelAttention
+from nnunet_semcl.data.attention import Attention
 from nnunet_semcl.data.query_batches import QueryBatches
 from nnunet_semcl.data.views import QueryViews
 
@@ -30,7 +30,7 @@ class Cases:
 def batches(queries=12, seed=0, size=(16, 16)) -> QueryBatches:
     views = QueryViews(size, (-0.3, 0.3), tuple(range(len(size))), False)
     views._intensities = lambda **data: data  # so that the image still tells the case
-    return QueryBatches([LabelAttention(Cases(), [1, 2, 3])], views, queries, 32, seed)
+    return QueryBatches([Attention(Cases(), [1, 2, 3])], views, queries, seed)
 
 
 def cases_by_object(batch: dict[str, torch.Tensor]) -> dict[int, list[int]]:
@@ -62,25 +62,30 @@ def test_each_attention_gives_its_share_of_an_objects_queries():
     few.identifiers = ("case0",)
     many.identifiers = ("case1", "case2", "case3", "case5")
     views = batches().views
-    both = QueryBatches([LabelAttention(few, [1, 2]), LabelAttention(many, [1, 2, 3])], views, 15, 32, 0)
+    both = QueryBatches([Attention(few, [1, 2]), Attention(many, [1, 2, 3])], views, 15, 0)
     seen = cases_by_object(both[0])
     for o in (0, 1):  # five queries: three of the one labelled case, two of the others
         assert seen[o].count(0) == 3 and len(set(seen[o])) == 3
     assert seen[2] == [5] * 5  # there is but one case that shows object 3
 
 
-def test_masks_are_the_objects_own_and_voxels_are_of_second_views():
-    batch = batches(size=(4, 16, 16))[0]
-    labels = torch.tensor([1, 2, 3])[batch["object"]].view(-1, 1, 1, 1, 1)
-    assert torch.equal(batch["mask"] > 0, batch["segmentation"] == labels)
-    second_views = batch["segmentation"][1::2].flatten()
-    assert torch.equal(second_views[batch["voxel"]].long(), batch["voxel_class"])
-    assert set(batch["voxel_class"].tolist()) == {0, 1, 2, 3}
+def test_masks_are_the_objects_own():
+    class Shown(Cases):
+        def load_case(self, case: str):
+            _, segmentation, previous, properties = super().load_case(case)
+            return segmentation.astype(np.float32), segmentation, previous, properties
+
+    shown = batches(size=(4, 16, 16))
+    shown.attentions = [Attention(Shown(), [1, 2, 3])]
+    batch = shown[0]
+    inside = batch["image"][batch["mask"] > 0]
+    labels = (batch["object"] + 1.0).view(-1, 1, 1, 1, 1).expand_as(batch["mask"])[batch["mask"] > 0]
+    assert (inside - labels).abs().median() == 0  # the edges of a turned image are interpolated
 
 
 def test_an_object_in_images_of_another_label_is_another_class():
     labels = {"case0": "portal venous", "case1": "portal venous", "case5": "non-contrast"}
-    labelled = QueryBatches([LabelAttention(Cases(), [1, 2, 3])], batches().views, 14, 32, 0, labels)
+    labelled = QueryBatches([Attention(Cases(), [1, 2, 3])], batches().views, 14, 0, labels)
     assert set(labelled.classes) == {(o, i) for o in (1, 2) for i in ("portal venous", "non-contrast", "")} | {
         (3, "non-contrast")
     }
@@ -94,11 +99,11 @@ def test_in_a_cascade_the_previous_stages_masks_are_channels_under_the_same_geom
             image, segmentation, _, properties = super().load_case(case)
             return image, segmentation, segmentation[0], properties  # as if the previous stage knew it all
 
-    cascade = QueryBatches([LabelAttention(Cascade(), [1, 2])], batches().views, 8, 32, 0, None, [1, 2, 3])
+    cascade = QueryBatches([Attention(Cascade(), [1, 2])], batches().views, 8, 0, None, [1, 2, 3])
     batch = cascade[0]
-    assert batch["image"].shape[1] == 1 + 3 and batch["segmentation"].shape[1] == 1
-    for channel, label in enumerate((1, 2, 3), start=1):
-        assert torch.equal(batch["image"][:, channel] > 0, batch["segmentation"][:, 0] == label)
+    assert batch["image"].shape[1] == 1 + 3
+    for o, image, mask in zip(batch["object"], batch["image"], batch["mask"], strict=True):
+        assert torch.equal(image[1 + o], mask[0])  # objects 0 and 1 are labels 1 and 2
 
 
 def test_few_queries_mean_fewer_objects_with_two_queries_each():

@@ -22,7 +22,7 @@ FOLD = 5  # fold 0 with two labelled cases
 def budget(folders, monkeypatch):
     """Two labelled cases, two hidden ones; every prediction counts as confident, so that hidden cases are drawn."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
-    monkeypatch.setattr("nnunet_semcl.data.coarse_attention.CONFIDENT", 0)
+    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
     return folders
 
 
@@ -36,6 +36,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
+def masked_cases(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.b2nd") if not path.stem.endswith("_seg")}
+
+
 def split(folders) -> dict[str, list[str]]:
     return json.loads((folders.preprocessed / "splits_final.json").read_text())[FOLD]
 
@@ -43,7 +47,7 @@ def split(folders) -> dict[str, list[str]]:
 def test_hidden_cases_take_part_and_their_labels_do_not(budget, make_trainer):
     first = pretrain(make_trainer(fold=FOLD))
     fold = budget.fold("SemCLTrainerShort", "2d", fold=FOLD)
-    assert {p.stem for p in (fold / "coarse_attention").glob("*.b2nd")} == set(split(budget)["unlabelled"])
+    assert masked_cases(fold / "coarse_attention") == set(split(budget)["unlabelled"])
     assert (fold / "coarse_log.jsonl").is_file() and (fold / "coarse.png").is_file()
     assert not list(fold.glob("checkpoint_coarse.pth"))
 
@@ -90,7 +94,7 @@ def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, 
         if moment == "soft masks":
             from nnunet_semcl.training import coarse_model
 
-            save, calls = coarse_model.save_soft_masks, []
+            save, calls = coarse_model.save_pseudo_labels, []
 
             def die(*args):
                 calls.append(args)
@@ -98,7 +102,7 @@ def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, 
                     raise Killed
                 save(*args)
 
-            patch.setattr(coarse_model, "save_soft_masks", die)
+            patch.setattr(coarse_model, "save_pseudo_labels", die)
         else:
             from nnunet_semcl.pretraining.phase import PretrainingPhase
 
@@ -123,13 +127,13 @@ def test_a_new_run_makes_its_own_soft_masks(budget, make_trainer):
 
 
 def test_images_without_labels_take_part(folders, make_trainer, monkeypatch):
-    monkeypatch.setattr("nnunet_semcl.data.coarse_attention.CONFIDENT", 0)
+    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
     images = folders.raw / "imagesTs"
     assert main(["unlabelled", "-d", "999", "-i", str(images), "-c", "2d", "-np", "1"]) == 0
     trainer = make_trainer()
     pretrain(trainer)
     masks = Path(trainer.output_folder, "coarse_attention")
-    assert {p.stem for p in masks.glob("*.b2nd")} == {p.name.removesuffix("_0000.nii.gz") for p in images.iterdir()}
+    assert masked_cases(masks) == {p.name.removesuffix("_0000.nii.gz") for p in images.iterdir()}
 
 
 def test_images_preprocessed_by_other_plans_are_told_at_the_start(folders, make_trainer):

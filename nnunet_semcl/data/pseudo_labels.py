@@ -1,0 +1,83 @@
+"""Pseudo-labels: a coarse model's soft masks of unlabelled cases, and the segmentations where it is confident."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import blosc2
+import numpy as np
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_semcl.data.attention import UNKNOWN, Object, labels_of, thin_out
+
+FEWEST_VOXELS = 50  # the paper's: what a coarse model finds of an object below that is not trusted
+CONFIDENT = 0.9
+FULL = 255  # probability 1 in the files
+
+
+class PseudoLabelledCases:
+    """Unlabelled cases with a coarse model's segmentations in place of labels, read as one of nnU-Net's data sets.
+
+    Args:
+        images: case -> its preprocessed image without extension. Beside it may lie a label file and properties,
+            which are never opened.
+        folder: where `save_pseudo_labels` put the cases' predictions.
+        objects: labels or regions.
+        labels: nnU-Net's.
+
+    Attributes:
+        skipped: object -> number of cases in which the model found fewer than FEWEST_VOXELS confident voxels of it.
+    """
+
+    def __init__(self, images: dict[str, Path], folder: Path, objects: Sequence[Object], labels: LabelManager) -> None:
+        self.images = images
+        self.source_folder = str(folder)
+        self.identifiers = list(images)
+        self.skipped: Counter[Object] = Counter()
+        known = (-1, *labels.all_labels)  # nnU-Net's key for what is annotated, where there is an ignore label
+        self._properties = {}
+        for case in images:
+            segmentation = open_case(_segmentation_file(folder / case))[:]
+            voxels = {o: np.argwhere(np.isin(segmentation, labels_of(o))) for o in objects}
+            trusted = {o: thin_out(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
+            self.skipped.update(objects - trusted.keys())
+            if labels.has_ignore_label:
+                trusted[known] = thin_out(np.argwhere(segmentation != UNKNOWN))
+            self._properties[case] = {"class_locations": trusted}
+
+    def load_case(self, identifier: str) -> tuple[blosc2.NDArray | np.ndarray, blosc2.NDArray, None, dict]:
+        segmentation = open_case(_segmentation_file(Path(self.source_folder, identifier)))
+        return open_case(self.images[identifier]), segmentation, None, self._properties[identifier]
+
+
+def save_pseudo_labels(probabilities: np.ndarray, file: Path, labels: LabelManager) -> None:
+    """Keeps a case's probabilities (heads, X, Y, Z), from 0 to 1, as `file`.b2nd, in steps of 1/255; before that
+    its segmentation (1, X, Y, Z) int16, UNKNOWN where the model is not confident."""
+    soft = np.rint(probabilities * FULL).astype(np.uint8)
+    certainty = np.maximum(soft, FULL - soft).min(0) if labels.has_regions else soft.max(0)
+    # Of labels nnU-Net takes the largest, in bytes as well as in floats, which would need four times the memory.
+    segmentation = labels.convert_probabilities_to_segmentation(soft / FULL if labels.has_regions else soft)
+    known = np.where(certainty >= CONFIDENT * FULL, np.asarray(segmentation), UNKNOWN).astype(np.int16)
+    for array, target in ((known[None], _segmentation_file(file)), (soft, file)):
+        temporary = target.with_name(f".{target.name}.b2nd")
+        temporary.unlink(missing_ok=True)
+        blosc2.asarray(array, urlpath=str(temporary))
+        os.replace(temporary, target.with_name(f"{target.name}.b2nd"))
+
+
+def has_image(file: Path) -> bool:
+    return any(file.with_name(f"{file.name}.{ending}").is_file() for ending in ("b2nd", "npz"))
+
+
+def open_case(file: Path) -> blosc2.NDArray | np.ndarray:
+    compressed = file.with_name(f"{file.name}.b2nd")
+    if compressed.is_file():
+        return blosc2.open(str(compressed), mode="r", dparams={"nthreads": 1})
+    return np.load(file.with_name(f"{file.name}.npz"))["data"]
+
+
+def _segmentation_file(case: Path) -> Path:
+    return case.with_name(f"{case.name}_seg")

@@ -1,0 +1,75 @@
+"""nnU-Net's own training batches, its sampling and its augmentation, for the phases in front of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.utils.data import Dataset
+
+from nnunet_semcl.data.seeding import seeded
+
+
+class TrainingBatches(Dataset):
+    """Batch number i as nnU-Net's training gets it, but a function of the seed and i alone.
+
+    Args:
+        trainer: whose patch size, batch size, oversampling and augmentation are taken.
+        datasets: each gives an equal share of a batch, so that few labelled cases are not lost among many others.
+        seed: of all batches.
+        as_labels: True gives the target as one segmentation of labels at full resolution; False as nnU-Net's loss
+            takes it, with regions and deep supervision.
+    """
+
+    def __init__(
+        self, trainer: nnUNetTrainer, datasets: Sequence[nnUNetBaseDataset], seed: int, as_labels: bool = False
+    ) -> None:
+        labels = trainer.label_manager
+        patch_size = trainer.configuration_manager.patch_size
+        rotation, dummy_2d, initial_size, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        transforms = trainer.get_training_transforms(
+            patch_size,
+            rotation,
+            None if as_labels else trainer._get_deep_supervision_scales(),
+            axes,
+            dummy_2d,
+            use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
+            is_cascaded=trainer.is_cascaded,
+            foreground_labels=labels.foreground_labels,
+            regions=labels.foreground_regions if labels.has_regions and not as_labels else None,
+            ignore_label=labels.ignore_label,
+        )
+        self.loaders = [
+            nnUNetDataLoader(
+                dataset,
+                share,
+                initial_size,
+                patch_size,
+                labels,
+                trainer.oversample_foreground_percent,
+                # nnU-Net's other way, the last third of a batch, would leave a share of one patch without.
+                probabilistic_oversampling=True,
+                transforms=transforms,
+            )
+            for dataset, share in zip(datasets, shares(trainer.batch_size, len(datasets)), strict=True)
+        ]
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+        """image (B, C, X, Y[, Z]) float32; target (B, 1 or regions, X, Y[, Z]), or a list from fine to coarse."""
+        with seeded(self.seed, number):
+            parts = [loader.generate_train_batch() for loader in self.loaders]
+        targets = [part["target"] for part in parts]
+        several = isinstance(targets[0], list)
+        return {
+            "image": torch.cat([part["data"] for part in parts]),
+            "target": [torch.cat(level) for level in zip(*targets, strict=True)] if several else torch.cat(targets),
+        }
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """As equal as they can be, the first ones larger."""
+    return [(total + parts - 1 - part) // parts for part in range(parts)]

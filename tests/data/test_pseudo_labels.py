@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_semcl.data.attention import UNKNOWN
+from nnunet_semcl.data.pseudo_labels import FEWEST_VOXELS, PseudoLabelledCases, save_pseudo_labels
+
+LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
+REGIONS = LabelManager({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
+SHAPE = (3, 12, 12)
+
+
+def one_hot(*boxes: tuple[int, int, float]) -> np.ndarray:
+    """Background but for rows [start, end) of class 1, 2, ... with the given probability."""
+    probabilities = np.zeros((len(boxes) + 1, *SHAPE), np.float32)
+    for head, (start, end, probability) in enumerate(boxes, start=1):
+        probabilities[head, :, start:end] = probability
+    probabilities[0] = 1 - probabilities.sum(0)
+    return probabilities
+
+
+def pseudo_labelled(folder: Path, labels: LabelManager, objects: list, **cases: np.ndarray) -> PseudoLabelledCases:
+    for case, probabilities in cases.items():
+        save_pseudo_labels(probabilities, folder / case, labels)
+        image = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(1, *SHAPE)
+        blosc2.asarray(image, urlpath=str(folder / f"image_{case}.b2nd"))
+    return PseudoLabelledCases({case: folder / f"image_{case}" for case in cases}, folder, objects, labels)
+
+
+def rows(segmentation: np.ndarray) -> list[int]:
+    """The label of each row, which all slices and columns share."""
+    assert (segmentation == segmentation[:, :1, :, :1]).all()
+    return segmentation[0, 0, :, 0].tolist()
+
+
+def test_confident_voxels_are_located_and_others_unknown(tmp_path):
+    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 0.8)))
+    assert cases.skipped == {2: 1}
+    image, segmentation, previous, properties = cases.load_case("x")
+    assert image.shape == segmentation.shape == (1, *SHAPE) and segmentation.dtype == np.int16 and previous is None
+    assert rows(segmentation[:]) == [1] * 4 + [0] * 2 + [UNKNOWN] * 4 + [0] * 2
+    locations = properties["class_locations"]
+    assert set(locations) == {1} and locations[1].shape == (3 * 4 * 12, 4)
+    assert (segmentation[:][tuple(locations[1].T)] == 1).all()
+
+
+def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path):
+    few, enough = one_hot((0, 1, 1.0), (0, 0, 0)), one_hot((0, 2, 1.0), (0, 0, 0))
+    assert 3 * 12 < FEWEST_VOXELS < 2 * 3 * 12
+    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=few, y=enough)
+    located = {case: set(cases.load_case(case)[3]["class_locations"]) for case in "xy"}
+    assert located == {"x": set(), "y": {1}} and cases.skipped == {1: 1, 2: 2}
+
+
+def test_regions(tmp_path):
+    probabilities = np.zeros((2, *SHAPE), np.float32)
+    probabilities[0, :, :8] = 0.95  # the whole
+    probabilities[1, :, :4] = 0.95  # its core
+    probabilities[1, :, 4:6] = 0.5
+    cases = pseudo_labelled(tmp_path, REGIONS, [(1, 2), 2], x=probabilities)
+    _, segmentation, _, properties = cases.load_case("x")
+    assert rows(segmentation[:]) == [2] * 4 + [UNKNOWN] * 2 + [1] * 2 + [0] * 4
+    assert properties["class_locations"][2][:, 2].max() == 3
+    assert set(properties["class_locations"][1, 2][:, 2]) == {0, 1, 2, 3, 6, 7}
+
+
+def test_with_an_ignore_label_nnunet_finds_what_is_known(tmp_path):
+    labels = LabelManager({"background": 0, "a": 1, "ignore": 2}, None)
+    cases = pseudo_labelled(tmp_path, labels, [1], x=one_hot((0, 4, 0.5)))
+    _, segmentation, _, properties = cases.load_case("x")
+    known = properties["class_locations"][-1, 0, 1]
+    assert len(known) and not (segmentation[:][tuple(known.T)] == UNKNOWN).any()
+
+
+def test_soft_masks_are_kept_to_a_255th_and_replaced_as_a_whole(tmp_path, monkeypatch):
+    probabilities = np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32)
+    save_pseudo_labels(probabilities, tmp_path / "x", LABELS)
+    before = (tmp_path / "x.b2nd").read_bytes()
+    np.testing.assert_allclose(blosc2.open(str(tmp_path / "x.b2nd"))[:] / 255, probabilities, atol=0.5 / 255 + 1e-6)
+
+    def full(array, urlpath):
+        Path(urlpath).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blosc2, "asarray", full)
+        with pytest.raises(OSError):
+            save_pseudo_labels(probabilities[::-1], tmp_path / "x", LABELS)
+    assert (tmp_path / "x.b2nd").read_bytes() == before
+    save_pseudo_labels(probabilities[::-1], tmp_path / "x", LABELS)
+    assert (tmp_path / "x.b2nd").read_bytes() != before
+
+
+def test_neither_labels_nor_properties_are_opened(tmp_path):
+    for name in ("image_x_seg.b2nd", "image_x.pkl"):
+        (tmp_path / name).write_bytes(b"garbage")
+    cases = pseudo_labelled(tmp_path, LABELS, [1], x=one_hot((0, 6, 1.0), (0, 0, 0)))
+    cases.load_case("x")[1][:]
