@@ -36,6 +36,7 @@ from scipy.stats import wilcoxon
 HERE = Path(__file__).parent
 BASE_FOLD = 0
 COLD = "ColdTrainer"
+STEPS_PER_EPOCH = 50
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Run:
 
 def main() -> None:
     args = _parser().parse_args()
+    if any(steps % STEPS_PER_EPOCH for steps in args.steps):
+        raise SystemExit(f"--steps {args.steps}: each has to be a multiple of {STEPS_PER_EPOCH}, an epoch")
     raw = next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{args.d:03d}_*"))
     runs = [
         Run(
@@ -68,8 +71,8 @@ def main() -> None:
             labelled,
             steps,
             # Without unlabelled cases there is no coarse training: its steps go to nnU-Net's.
-            int(steps * args.coarse_share) if trainer != COLD and labelled != "all" else 0,
-            int(steps * args.pretraining_share) if trainer != COLD else 0,
+            _share(steps, args.coarse_share) if trainer != COLD and labelled != "all" else 0,
+            _share(steps, args.pretraining_share) if trainer != COLD else 0,
             seed,
         )
         for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
@@ -146,14 +149,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labelled", nargs="+", default=["2", "8", "all"])
     parser.add_argument("--steps", nargs="+", type=int, default=[2000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--coarse-share", type=float, default=0.25, help="of the steps, before the contrast")
-    parser.add_argument("--pretraining-share", type=float, default=0.25, help="of the steps, in contrast")
+    parser.add_argument("--coarse-share", type=float, default=0.375, help="of the steps, before the contrast")
+    parser.add_argument("--pretraining-share", type=float, default=0.375, help="of the steps, in contrast")
     parser.add_argument("--group", help="as in nnunet-semcl label-budget")
+    parser.add_argument("--in-memory", action="store_true", help="hold the cases in memory: faster, for small data")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "label_efficiency.jsonl")
     parser.add_argument("--report", action="store_true", help="only print and draw what is there")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are missing")
     return parser
+
+
+def _share(steps: int, share: float) -> int:
+    """Whole epochs, so that no step is lost: all trainers get the same number."""
+    return round(steps * share / STEPS_PER_EPOCH) * STEPS_PER_EPOCH
 
 
 def _set_environment(work: Path, jobs: int) -> None:
@@ -192,6 +201,8 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     description = {
         "seed": run.seed,
         "steps": run.steps,
+        "steps_per_epoch": STEPS_PER_EPOCH,
+        "in_memory": args.in_memory,
         "coarse_steps": run.coarse_steps,
         "pretraining_steps": run.pretraining_steps,
         "threads": max(1, (os.cpu_count() or 1) // args.jobs),

@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_semcl.errors import InputError
 
 WANTED_QUERIES = 8
+RATE_BY_FEATURES = 0.08  # of 1e-2 and 3e-3 the first was better for Hippocampus with 8 features
 OBJECTIVES = ("object", "voxel", "both")
 FEWEST_QUERIES = 4  # two objects, and two queries of each
 
@@ -29,6 +30,8 @@ class SemCLConfig:
         query_size: edge lengths of a query patch in voxels, divisible by the network's strides.
         queries_per_batch: queries in a batch, two views each: 2 objects x 2 queries at least.
         objective: what is contrasted: "object", "voxel" or "both".
+        segmentation: whether nnU-Net's own loss stands beside the contrast.
+        copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         voxels: voxels that are sampled from a batch, as many of each class and half of them where classes meet.
         embedding_dim: length of an embedding (the paper: 256).
         temperature: of the supervised contrast.
@@ -41,11 +44,13 @@ class SemCLConfig:
 
     query_size: tuple[int, ...]
     queries_per_batch: int
+    learning_rate: float
     objective: str = _default("both", "encoder and decoder are pretrained")
+    segmentation: bool = _default(True, "so that the last layers learn too")
+    copy_paste: bool = _default(True, "what is learnt of labelled cases carries over to the others")
     voxels: int = _default(1024, "the loss stays cheap beside the network")
     embedding_dim: int = _default(256, "the paper's")
     temperature: float = _default(0.3, "the default of the authors' code; separates objects sooner than 0.1")
-    learning_rate: float = _default(3e-3, "it separated the objects of Hippocampus and BTCV; not swept yet")
     weight_decay: float = _default(1e-2, "torch's for AdamW")
     coarse_model: str | None = _default(None, "a coarse training goes first where cases are unlabelled")
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
@@ -68,7 +73,11 @@ class SemCLConfig:
             if queries > FEWEST_QUERIES
             else "two objects with two queries each, the fewest for a contrast",
         }
-        derived = cls(query_size, queries, reasons=of_plan | _DEFAULT_REASONS)
+        features = configuration.network_arch_init_kwargs["features_per_stage"][0]
+        of_plan["learning_rate"] = (
+            f"{RATE_BY_FEATURES} over the first stage's {features} features: wide layers want less"
+        )
+        derived = cls(query_size, queries, RATE_BY_FEATURES / features, reasons=of_plan | _DEFAULT_REASONS)
         section = configuration.configuration.get("semcl", {})
         return _override(derived, section, f'"semcl" of configuration {name}', strides)
 
@@ -136,6 +145,8 @@ def _fault(key: str, value: Any, strides: np.ndarray) -> str | None:
         expected, good = "the folder of a model, or null", value is None or isinstance(value, str)
     elif key == "objective":
         expected, good = f"one of {', '.join(OBJECTIVES)}", value in OBJECTIVES
+    elif key in ("segmentation", "copy_paste"):
+        expected, good = "true or false", isinstance(value, bool)
     elif key in ("embedding_dim", "voxels"):
         expected, good = "a whole number above 0", whole and value > 0
     elif key == "weight_decay":

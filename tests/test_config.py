@@ -11,7 +11,11 @@ from nnunet_semcl.errors import InputError
 
 
 def plan(batch_size=12, patch_size=(128, 160), strides=((1, 1), (2, 2), (2, 2)), **more) -> ConfigurationManager:
-    architecture = {"network_class_name": "x", "arch_kwargs": {"strides": strides}, "_kw_requires_import": ()}
+    architecture = {
+        "network_class_name": "x",
+        "arch_kwargs": {"strides": strides, "features_per_stage": [32, 64, 128]},
+        "_kw_requires_import": (),
+    }
     return ConfigurationManager(
         {"batch_size": batch_size, "patch_size": list(patch_size), "architecture": architecture, **more}
     )
@@ -43,7 +47,7 @@ def test_large_batches_keep_the_patch_and_small_ones_shrink_it():
 
 def test_the_plans_section_overrides_single_fields():
     config = SemCLConfig.from_plan(plan(semcl={"query_size": [64, 64], "temperature": 0.2}), "2d")
-    assert config == SemCLConfig((64, 64), config.queries_per_batch, temperature=0.2)
+    assert config == SemCLConfig((64, 64), config.queries_per_batch, 0.0025, temperature=0.2)
     assert config.as_dict()["query_size"] == (64, 64)
 
 
@@ -69,6 +73,7 @@ def test_every_setting_has_its_reason():
         ({"queries_per_batch": True}, "queries_per_batch.*True"),
         ({"embedding_dim": 1.5}, r"embedding_dim.*1\.5"),
         ({"objective": "pixel"}, "objective.*'pixel'.*object, voxel, both"),
+        ({"segmentation": 1}, "segmentation.*found 1.*true or false"),
         ({"coarse_model": 3}, "coarse_model.*found 3.*folder"),
         ({"voxels": 0}, "voxels.*found 0"),
         ({"query_size": [64]}, r"query_size.*\[64\].*2 whole numbers"),

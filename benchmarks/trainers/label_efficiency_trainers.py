@@ -10,16 +10,30 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 
 import numpy as np
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.config import SemCLConfig
+from nnunet_semcl.data.attention import Cases
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
-STEPS_PER_EPOCH = 50
+
+class InMemory:
+    """A data set of nnU-Net's whose cases are read once. It changes no bit of a training, only its time."""
+
+    def __init__(self, dataset: nnUNetBaseDataset) -> None:
+        self.dataset = dataset
+        self.source_folder, self.identifiers = dataset.source_folder, dataset.identifiers
+        self.load_case = cache(self._read)
+
+    def _read(self, identifier: str) -> tuple:
+        image, segmentation, previous, properties = self.dataset.load_case(identifier)
+        return image[:], segmentation[:], previous, properties
 
 
 class ColdTrainer(nnUNetTrainer):
@@ -36,13 +50,18 @@ class ColdTrainer(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         run = json.loads(os.environ["LABEL_EFFICIENCY"])
         self.run_seed = run["seed"]
-        self.num_iterations_per_epoch = STEPS_PER_EPOCH
-        self.num_epochs = (run["steps"] - self.steps_before_training(run)) // STEPS_PER_EPOCH
+        self.in_memory = run["in_memory"]
+        self.num_iterations_per_epoch = run["steps_per_epoch"]
+        self.num_epochs = (run["steps"] - self.steps_before_training(run)) // run["steps_per_epoch"]
         self.num_val_iterations_per_epoch = 1
         torch.set_num_threads(run["threads"])
 
     def steps_before_training(self, run: dict) -> int:
         return 0
+
+    def get_tr_and_val_datasets(self) -> tuple:
+        datasets = super().get_tr_and_val_datasets()
+        return tuple(map(InMemory, datasets)) if self.in_memory else datasets
 
     def initialize(self) -> None:
         self._seed()
@@ -72,9 +91,9 @@ class SemCL(SemCLTrainer, ColdTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         run = json.loads(os.environ["LABEL_EFFICIENCY"])
         self.seed = self.run_seed
-        self.num_pretraining_iterations_per_epoch = STEPS_PER_EPOCH
-        self.num_pretraining_epochs = run["pretraining_steps"] // STEPS_PER_EPOCH
-        self.num_coarse_epochs = run["coarse_steps"] // STEPS_PER_EPOCH
+        self.num_pretraining_iterations_per_epoch = run["steps_per_epoch"]
+        self.num_pretraining_epochs = run["pretraining_steps"] // run["steps_per_epoch"]
+        self.num_coarse_epochs = run["coarse_steps"] // run["steps_per_epoch"]
         of_config = {field.name for field in fields(SemCLConfig)}
         for key, value in run["settings"].items():
             if key in of_config:
@@ -90,10 +109,21 @@ class SemCL(SemCLTrainer, ColdTrainer):
 
 class Control(SemCL):
     """Supervised steps on the labelled cases in place of coarse training and contrast: the same optimiser, schedule,
-    augmentation and number of images a step."""
+    augmentation and number of patches a step."""
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, _ = self.get_tr_and_val_datasets()
-        yield self._supervised_phase(
-            "pretraining", labelled, None, self.num_coarse_epochs + self.num_pretraining_epochs
-        )
+        epochs = self.num_coarse_epochs + self.num_pretraining_epochs
+        yield self._supervised_phase("pretraining", [labelled], None, epochs)
+
+
+class SelfTraining(SemCL):
+    """SemCL without its contrast: what the coarse masks give by themselves."""
+
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        cases: list[Cases] = [self.get_tr_and_val_datasets()[0]]
+        unlabelled = self._unlabelled_cases(self.configuration_manager)
+        if unlabelled:
+            yield self._supervised_phase("coarse", cases, None, self.num_coarse_epochs)
+            cases.append(self._pseudo_labelled(unlabelled))
+        yield self._supervised_phase("pretraining", cases, None, self.num_pretraining_epochs)

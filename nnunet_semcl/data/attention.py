@@ -12,7 +12,7 @@ from nnunet_semcl.errors import InputError
 
 Object = int | tuple[int, ...]  # a label, or a region: the labels that it unites
 BACKGROUND: Object = 0
-UNKNOWN = -2  # in segmentations: beyond the case, or not known to a coarse model; -1 is nnU-Net's, for background
+UNKNOWN = -1  # in segmentations: beyond the case, or not annotated
 CENTRES_PER_CASE = 1000  # of the 10 000 that nnU-Net keeps an object and case: 12 kB each in memory
 
 

@@ -1,4 +1,4 @@
-"""Pseudo-labels: a coarse model's soft masks of unlabelled cases, and the segmentations where it is confident."""
+"""Pseudo-labels: a coarse model's soft masks of unlabelled cases, and the segmentations that they make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_semcl.data.attention import UNKNOWN, Object, labels_of, thin_out
 
 FEWEST_VOXELS = 50  # the paper's: what a coarse model finds of an object below that is not trusted
-CONFIDENT = 0.9
+CONFIDENT = 0.9  # from here on a voxel may be the centre of a query or of a patch
 FULL = 255  # probability 1 in the files
 
 
@@ -37,16 +37,17 @@ class PseudoLabelledCases:
         self.source_folder = str(folder)
         self.identifiers = list(images)
         self.skipped: Counter[Object] = Counter()
-        known = (-1, *labels.all_labels)  # nnU-Net's key for what is annotated, where there is an ignore label
+        annotated = (-1, *labels.all_labels)  # nnU-Net's key, where there is an ignore label; here it is everything
         self._properties = {}
         for case in images:
             segmentation = open_case(_segmentation_file(folder / case))[:]
+            segmentation[~_confident(open_case(folder / case)[:], labels)[None]] = UNKNOWN
             voxels = {o: np.argwhere(np.isin(segmentation, labels_of(o))) for o in objects}
-            trusted = {o: thin_out(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
-            self.skipped.update(objects - trusted.keys())
+            locations = {o: thin_out(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
+            self.skipped.update(objects - locations.keys())
             if labels.has_ignore_label:
-                trusted[known] = thin_out(np.argwhere(segmentation != UNKNOWN))
-            self._properties[case] = {"class_locations": trusted}
+                locations[annotated] = thin_out(np.argwhere(segmentation != UNKNOWN))
+            self._properties[case] = {"class_locations": locations}
 
     def load_case(self, identifier: str) -> tuple[blosc2.NDArray | np.ndarray, blosc2.NDArray, None, dict]:
         segmentation = open_case(_segmentation_file(Path(self.source_folder, identifier)))
@@ -54,18 +55,22 @@ class PseudoLabelledCases:
 
 
 def save_pseudo_labels(probabilities: np.ndarray, file: Path, labels: LabelManager) -> None:
-    """Keeps a case's probabilities (heads, X, Y, Z), from 0 to 1, as `file`.b2nd, in steps of 1/255; before that
-    its segmentation (1, X, Y, Z) int16, UNKNOWN where the model is not confident."""
+    """Keeps a case's probabilities (heads, X, Y, Z), from 0 to 1, as `file`.b2nd, in steps of 1/255, and before that
+    its segmentation (1, X, Y, Z) int16."""
     soft = np.rint(probabilities * FULL).astype(np.uint8)
-    certainty = np.maximum(soft, FULL - soft).min(0) if labels.has_regions else soft.max(0)
     # Of labels nnU-Net takes the largest, in bytes as well as in floats, which would need four times the memory.
     segmentation = labels.convert_probabilities_to_segmentation(soft / FULL if labels.has_regions else soft)
-    known = np.where(certainty >= CONFIDENT * FULL, np.asarray(segmentation), UNKNOWN).astype(np.int16)
-    for array, target in ((known[None], _segmentation_file(file)), (soft, file)):
+    for array, target in ((np.asarray(segmentation, np.int16)[None], _segmentation_file(file)), (soft, file)):
         temporary = target.with_name(f".{target.name}.b2nd")
         temporary.unlink(missing_ok=True)
         blosc2.asarray(array, urlpath=str(temporary))
         os.replace(temporary, target.with_name(f"{target.name}.b2nd"))
+
+
+def _confident(soft: np.ndarray, labels: LabelManager) -> np.ndarray:
+    """Soft masks (heads, X, Y, Z) uint8 -> where the model is sure of all that it says, (X, Y, Z) bool."""
+    certainty = np.maximum(soft, FULL - soft).min(0) if labels.has_regions else soft.max(0)
+    return certainty >= CONFIDENT * FULL
 
 
 def has_image(file: Path) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.data import Dataset
 
+from nnunet_semcl.data.attention import Cases
+from nnunet_semcl.data.copy_paste import swap_boxes
 from nnunet_semcl.data.seeding import seeded
 
 
@@ -20,26 +21,23 @@ class TrainingBatches(Dataset):
         trainer: whose patch size, batch size, oversampling and augmentation are taken.
         datasets: each gives an equal share of a batch, so that few labelled cases are not lost among many others.
         seed: of all batches.
-        as_labels: True gives the target as one segmentation of labels at full resolution; False as nnU-Net's loss
-            takes it, with regions and deep supervision.
+        copy_paste: whether the first half of a batch and the second swap boxes.
     """
 
-    def __init__(
-        self, trainer: nnUNetTrainer, datasets: Sequence[nnUNetBaseDataset], seed: int, as_labels: bool = False
-    ) -> None:
+    def __init__(self, trainer: nnUNetTrainer, datasets: Sequence[Cases], seed: int, copy_paste: bool) -> None:
         labels = trainer.label_manager
         patch_size = trainer.configuration_manager.patch_size
         rotation, dummy_2d, initial_size, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         transforms = trainer.get_training_transforms(
             patch_size,
             rotation,
-            None if as_labels else trainer._get_deep_supervision_scales(),
+            trainer._get_deep_supervision_scales(),
             axes,
             dummy_2d,
             use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
             is_cascaded=trainer.is_cascaded,
             foreground_labels=labels.foreground_labels,
-            regions=labels.foreground_regions if labels.has_regions and not as_labels else None,
+            regions=labels.foreground_regions if labels.has_regions else None,
             ignore_label=labels.ignore_label,
         )
         self.loaders = [
@@ -57,17 +55,19 @@ class TrainingBatches(Dataset):
             for dataset, share in zip(datasets, shares(trainer.batch_size, len(datasets)), strict=True)
         ]
         self.seed = seed
+        self.copy_paste = copy_paste
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        """image (B, C, X, Y[, Z]) float32; target (B, 1 or regions, X, Y[, Z]), or a list from fine to coarse."""
-        with seeded(self.seed, number):
+        """image (B, C, X, Y[, Z]) float32; target as nnU-Net's loss takes it: labels (B, 1, X, Y[, Z]) or regions
+        (B, R, X, Y[, Z]), with deep supervision a list of them from fine to coarse."""
+        with seeded(self.seed, number) as rng:
             parts = [loader.generate_train_batch() for loader in self.loaders]
-        targets = [part["target"] for part in parts]
-        several = isinstance(targets[0], list)
-        return {
-            "image": torch.cat([part["data"] for part in parts]),
-            "target": [torch.cat(level) for level in zip(*targets, strict=True)] if several else torch.cat(targets),
-        }
+            image = torch.cat([part["data"] for part in parts])
+            targets = [part["target"] if isinstance(part["target"], list) else [part["target"]] for part in parts]
+            levels = [torch.cat(level) for level in zip(*targets, strict=True)]
+            if self.copy_paste:
+                swap_boxes([image, *levels], rng)
+        return {"image": image, "target": levels if isinstance(parts[0]["target"], list) else levels[0]}
 
 
 def shares(total: int, parts: int) -> list[int]:

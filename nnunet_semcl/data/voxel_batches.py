@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch.nn.functional import max_pool2d, max_pool3d
 from torch.utils.data import Dataset
 
@@ -21,36 +20,54 @@ class VoxelBatches(Dataset):
     """Training patches with sampled voxels, number i a function of the patches' seed and i alone.
 
     Args:
-        patches: with labels as target.
+        patches: nnU-Net's.
         voxels: how many are sampled from a batch.
-        ignore_label: of voxels that nobody annotated; they are not sampled, as those that are UNKNOWN.
+        labels: nnU-Net's, which say what a target means.
     """
 
-    def __init__(self, patches: TrainingBatches, voxels: int, ignore_label: int | None) -> None:
+    def __init__(self, patches: TrainingBatches, voxels: int, labels: LabelManager) -> None:
         self.patches = patches
         self.voxels = voxels
-        self.unknown = [UNKNOWN] if ignore_label is None else [UNKNOWN, ignore_label]
+        self.labels = labels
 
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """patch (B, C, X, Y[, Z]) float32; of V voxels: voxel (V,) int64, positions in the flattened (B, X, Y[, Z]),
-        and voxel_class (V,) int64, labels."""
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+        """patch (P, C, X, Y[, Z]) float32, and its target as nnU-Net has it; of V voxels: voxel (V,) int64, positions
+        in the flattened (P, X, Y[, Z]), and voxel_class (V,) int64."""
         batch = self.patches[number]
+        target = batch["target"]
+        classes = voxel_classes(target[0] if isinstance(target, list) else target, self.labels)
         with seeded(self.patches.seed, number) as rng:
-            voxel, label = sample_voxels(batch["target"][:, 0], self.voxels, rng, self.unknown)
-        return {"patch": batch["image"], "voxel": voxel, "voxel_class": label}
+            voxel, voxel_class = sample_voxels(classes, self.voxels, rng)
+        return {"patch": batch["image"], "target": target, "voxel": voxel, "voxel_class": voxel_class}
+
+
+def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
+    """A class for each voxel: its label, or where there are regions, which of them it lies in, as bits of a number.
+
+    What the data set's ignore label covers is UNKNOWN.
+
+    Shape: a target of nnU-Net's at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) int16.
+    """
+    if not labels.has_regions:
+        classes = target[:, 0].short()
+        return classes if labels.ignore_label is None else classes.masked_fill(classes == labels.ignore_label, UNKNOWN)
+    regions = len(labels.foreground_regions)  # behind them, where there is an ignore label, what it covers
+    bits = 2 ** torch.arange(regions).view(-1, *[1] * (target.ndim - 2))
+    classes = (target[:, :regions] * bits).sum(dim=1).short()
+    return classes.masked_fill(target[:, regions:].any(dim=1), UNKNOWN)
 
 
 def sample_voxels(
-    segmentations: torch.Tensor, number: int, rng: np.random.Generator, unknown: Sequence[int]
+    segmentations: torch.Tensor, number: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws up to `number` voxels, as many of each class, or all of a class where there are fewer; no unknown ones.
+    """Draws up to `number` voxels, as many of each class, or all of a class where there are fewer; UNKNOWN is none.
 
     Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64.
     """
     boundary = at_boundary(segmentations).flatten().numpy()
     flat = segmentations.flatten().numpy()
     positions, classes = [], []
-    labels = np.setdiff1d(flat, unknown)
+    labels = np.setdiff1d(flat, UNKNOWN)
     for label in labels:
         per_class = number // len(labels)
         voxels = np.flatnonzero(flat == label)

@@ -19,30 +19,21 @@ class VoxelHead(nn.Sequential):
         return super().forward(features.movedim(1, -1).flatten(0, -2).index_select(0, voxel))
 
 
-class DecoderFeatures(nn.Module):
-    """nnU-Net's decoder without its last layer: what the planned segmentation layer would have got.
+class LastFeatures:
+    """Keeps what the last layer of nnU-Net's decoder gets, each time that the decoder runs, until `remove`.
 
-    Changes the decoder in place until `give_back`. The planned layer stays a part of this module, so that a
-    checkpoint of pretraining holds it.
-
-    Shape: the encoder's features, a list from fine to coarse -> (B, C, X, Y[, Z]).
+    Attributes:
+        features: (B, channels, X, Y[, Z]) of the last run.
     """
 
     def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.planned_layer = decoder.seg_layers[-1]
-        self._deep_supervision = decoder.deep_supervision
-        decoder.seg_layers[-1] = nn.Identity()
-        decoder.deep_supervision = False
+        layer = decoder.seg_layers[-1]
+        self.channels: int = layer.in_channels
+        self.features: torch.Tensor
+        self._hook = layer.register_forward_pre_hook(self._keep)
 
-    @property
-    def channels(self) -> int:
-        return self.planned_layer.in_channels
+    def _keep(self, layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        self.features = inputs[0]
 
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return self.decoder(features)
-
-    def give_back(self) -> None:
-        self.decoder.seg_layers[-1] = self.planned_layer
-        self.decoder.deep_supervision = self._deep_supervision
+    def remove(self) -> None:
+        self._hook.remove()

@@ -9,18 +9,21 @@ from torch.nn.functional import normalize
 from nnunet_semcl.losses.supcon import SupConLoss
 from nnunet_semcl.networks.attention_stem import add_attention_stem, remove_attention_stem
 from nnunet_semcl.networks.projection_head import ProjectionHead
-from nnunet_semcl.networks.voxel_head import DecoderFeatures, VoxelHead
+from nnunet_semcl.networks.voxel_head import LastFeatures, VoxelHead
 from nnunet_semcl.pretraining.task import PretrainingTask
+
+CONTRAST_WEIGHT = 0.3  # beside nnU-Net's loss, which lies between -1 and some 1; the contrast's is near log(batch)
 
 
 class SemCLTask(PretrainingTask):
-    """The contrast of objects, of voxels, or the sum of both:
+    """The contrast of objects, of voxels, or of both, and nnU-Net's own loss beside it:
 
     - objects: encoder with attention stem -> pools under the attention -> head -> supervised contrast. Source: Lee et
       al., Semantic-Aware Contrastive Learning for Multi-Object Medical Image Segmentation, IEEE JBHI 27(9) 2023,
       arXiv 2106.01596.
     - voxels: encoder, decoder -> features of sampled voxels -> head -> supervised contrast. They are voxels of
       nnU-Net's own training patches, which show no mask, since it would give their classes away.
+    - segmentation of the same patches, so that the last layers learn too.
 
     Of a query's two views the encoder sees the first with its mask and the second without. So it has to find in the
     image what the mask shows, and the image is all there is once the stem is dropped.
@@ -30,16 +33,24 @@ class SemCLTask(PretrainingTask):
         objective: "object", "voxel" or "both".
         embedding_dim: length of an embedding.
         temperature: of the contrast.
+        segmentation_loss: of the network's output and a target, as nnU-Net's; None for contrast alone.
         use_attention: False shows no mask at all (an ablation).
     """
 
     def __init__(
-        self, network: nn.Module, objective: str, embedding_dim: int, temperature: float, use_attention: bool = True
+        self,
+        network: nn.Module,
+        objective: str,
+        embedding_dim: int,
+        temperature: float,
+        segmentation_loss: nn.Module | None = None,
+        use_attention: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder = network.encoder
+        self.encoder, self.decoder = network.encoder, network.decoder
         self.objects = objective in ("object", "both")
         self.voxels = objective in ("voxel", "both")
+        self.segmentation_loss = segmentation_loss
         self.use_attention = use_attention and self.objects
         device = next(network.parameters()).device
         if self.use_attention:
@@ -47,29 +58,35 @@ class SemCLTask(PretrainingTask):
         if self.objects:
             self.head = ProjectionHead(self.encoder.output_channels, embedding_dim).to(device)
         if self.voxels:
-            self.decoder_features = DecoderFeatures(network.decoder)
-            self.voxel_head = VoxelHead(self.decoder_features.channels, embedding_dim).to(device)
-        self.loss = SupConLoss(temperature)
+            self.last = LastFeatures(self.decoder)
+            self.voxel_head = VoxelHead(self.last.channels, embedding_dim).to(device)
+        self.contrast = SupConLoss(temperature)
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Batch of B views, first and second of each query in turn: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]),
-        object (B,), query (B,). Of patch (P, C, X, Y[, Z]): voxel (V,), positions in the flattened (P, X, Y[, Z]), and
-        voxel_class (V,)."""
-        figures = {}
+        object (B,), query (B,). Of patch (P, C, X, Y[, Z]): target, one tensor or a list of levels; voxel (V,),
+        positions in the flattened (P, X, Y[, Z]), and voxel_class (V,)."""
+        contrasts, figures = [], {}
         if self.objects:
             image, mask = batch["image"], batch["mask"]
             features = self._encode(image, shown_masks(mask))
             embeddings = normalize(self.head(features, mask if self.use_attention else None).float(), dim=1)
-            figures["object_loss"] = self.loss(embeddings, batch["object"])
+            contrasts.append(self.contrast(embeddings, batch["object"]))
+            figures["object_loss"] = contrasts[-1]
             figures["separation"] = separation(embeddings.detach(), batch["object"], batch["query"])
-        if self.voxels:
+        if self.voxels or self.segmentation_loss is not None:
             patch = batch["patch"]
-            features = self._encode(patch, torch.zeros_like(patch[:, :1]))
-            embeddings = normalize(self.voxel_head(self.decoder_features(features), batch["voxel"]).float(), dim=1)
-            figures["voxel_loss"] = self.loss(embeddings, batch["voxel_class"])
+            output = self.decoder(self._encode(patch, torch.zeros_like(patch[:, :1])))
+        if self.voxels:
+            embeddings = normalize(self.voxel_head(self.last.features, batch["voxel"]).float(), dim=1)
+            contrasts.append(self.contrast(embeddings, batch["voxel_class"]))
+            figures["voxel_loss"] = contrasts[-1]
             each = torch.arange(len(embeddings), device=embeddings.device)
             figures["voxel_separation"] = separation(embeddings.detach(), batch["voxel_class"], each)
-        return {"loss": sum(figures[name] for name in figures if name.endswith("_loss")), **figures}
+        if self.segmentation_loss is None:
+            return {"loss": sum(contrasts), **figures}
+        figures["segmentation_loss"] = self.segmentation_loss(output, batch["target"])
+        return {"loss": figures["segmentation_loss"] + CONTRAST_WEIGHT * sum(contrasts), **figures}
 
     def _encode(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
         return self.encoder(torch.cat((image, mask), dim=1) if self.use_attention else image)
@@ -77,7 +94,7 @@ class SemCLTask(PretrainingTask):
     def remove_additions(self) -> None:
         remove_attention_stem(self.encoder)
         if self.voxels:
-            self.decoder_features.give_back()
+            self.last.remove()
 
 
 def shown_masks(mask: torch.Tensor) -> torch.Tensor:

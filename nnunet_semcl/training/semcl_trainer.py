@@ -112,24 +112,25 @@ class SemCLTrainer(PretrainingTrainer):
         held_out = validation if not seen and Attention(validation, objects).centres else None
         if unlabelled:
             if settings["coarse_model"] is None:
-                yield self._supervised_phase("coarse", labelled, held_out, self.num_coarse_epochs)
+                yield self._supervised_phase("coarse", cases, held_out, self.num_coarse_epochs)
             cases.append(self._pseudo_labelled(unlabelled))
         contrast = SemCLTask(
             self.planned_network,
             settings["objective"],
             settings["embedding_dim"],
             settings["temperature"],
+            self.loss if settings["segmentation"] else None,
             self.use_attention,
         )
         batches = self._contrast_batches(cases, objects)
         held_back = self._contrast_batches([held_out], objects) if held_out else None
         yield self.build_phase("pretraining", contrast, batches, held_back, self.num_pretraining_epochs, settings)
 
-    def _supervised_phase(self, name: str, labelled: Cases, held_out: Cases | None, epochs: int) -> PretrainingPhase:
+    def _supervised_phase(self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int) -> PretrainingPhase:
         """nnU-Net's own loss and batches, under the optimiser of the phase."""
         task = SupervisedTask(self.planned_network, self.loss)
-        batches = TrainingBatches(self, [labelled], self.batch_seed)
-        held_back = TrainingBatches(self, [held_out], self.batch_seed) if held_out else None
+        batches = TrainingBatches(self, cases, self.batch_seed, copy_paste=False)
+        held_back = TrainingBatches(self, [held_out], self.batch_seed, copy_paste=False) if held_out else None
         return self.build_phase(name, task, batches, held_back, epochs, self.pretraining_settings())
 
     def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> PseudoLabelledCases:
@@ -158,10 +159,11 @@ class SemCLTrainer(PretrainingTrainer):
             self._image_labels(),
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
-        patches = TrainingBatches(self, cases, self.batch_seed, as_labels=True)
-        voxels = VoxelBatches(patches, settings["voxels"], ignore_label)
-        parts = {"object": [queries], "voxel": [voxels], "both": [queries, voxels]}
-        return ContrastBatches(parts[settings["objective"]])
+        patches = TrainingBatches(self, cases, self.batch_seed, settings["copy_paste"])
+        voxels = VoxelBatches(patches, settings["voxels"], self.label_manager)
+        needs_patches = settings["objective"] != "object" or settings["segmentation"]
+        needs_queries = settings["objective"] != "voxel"
+        return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])
 
     @property
     def _takes_unlabelled(self) -> bool:

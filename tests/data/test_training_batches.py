@@ -24,10 +24,12 @@ def equal(a: dict, b: dict) -> bool:
 
 def test_they_are_what_nnunets_loader_draws_under_the_same_seed(trainer):
     labelled, _ = trainer.get_tr_and_val_datasets()
-    batches = TrainingBatches(trainer, [labelled], seed=1)
+    batches = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)
     batch = batches[4]
-    assert equal(batch, TrainingBatches(trainer, [labelled], seed=1)[4])
-    assert not equal(batch, batches[5]) and not equal(batch, TrainingBatches(trainer, [labelled], seed=2)[4])
+    assert equal(batch, TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)[4])
+    assert not equal(batch, batches[5]) and not equal(
+        batch, TrainingBatches(trainer, [labelled], seed=2, copy_paste=False)[4]
+    )
     trainer.probabilistic_oversampling = True
     of_nnunet = next(trainer.get_dataloaders()[0])
     assert batch["image"].shape == of_nnunet["data"].shape and batch["image"].dtype == of_nnunet["data"].dtype
@@ -36,7 +38,7 @@ def test_they_are_what_nnunets_loader_draws_under_the_same_seed(trainer):
 
 
 def test_workers_change_nothing_and_the_callers_random_state_is_untouched(trainer):
-    batches = TrainingBatches(trainer, [trainer.get_tr_and_val_datasets()[0]], seed=1)
+    batches = TrainingBatches(trainer, [trainer.get_tr_and_val_datasets()[0]], seed=1, copy_paste=False)
     np.random.seed(1)
     torch.manual_seed(1)
     expected = np.random.rand(), torch.rand(1)
@@ -48,12 +50,33 @@ def test_workers_change_nothing_and_the_callers_random_state_is_untouched(traine
     assert all(equal(a, b) for a, b in zip(here, there, strict=True))
 
 
-def test_data_sets_share_a_batch_and_labels_come_at_full_resolution(trainer):
-    labelled, validation = trainer.get_tr_and_val_datasets()
-    batch = TrainingBatches(trainer, [labelled, validation], seed=0, as_labels=True)[0]
-    assert len(batch["image"]) == trainer.batch_size
-    assert batch["target"].shape == (trainer.batch_size, 1, *trainer.configuration_manager.patch_size)
-    assert batch["target"].unique().tolist()[:2] == [0, 1]
+def test_data_sets_share_a_batch(trainer):
+    class Marked:
+        """Cases whose image is one number everywhere."""
+
+        def __init__(self, dataset, number: float) -> None:
+            self.dataset, self.identifiers, self.number = dataset, dataset.identifiers, number
+
+        def load_case(self, case: str):
+            image, *others = self.dataset.load_case(case)
+            return np.full(image.shape, self.number, np.float32), *others
+
+    labelled, _ = trainer.get_tr_and_val_datasets()
+    image = TrainingBatches(trainer, [Marked(labelled, 50), Marked(labelled, -50)], seed=0, copy_paste=False)[0][
+        "image"
+    ]
+    signs = image.flatten(1).mean(1).sign().tolist()
+    assert signs == [1] * (trainer.batch_size // 2) + [-1] * (trainer.batch_size // 2)
+
+
+def test_halves_swap_boxes_of_image_and_target(trainer):
+    labelled, _ = trainer.get_tr_and_val_datasets()
+    plain = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)[0]
+    pasted = TrainingBatches(trainer, [labelled], seed=1, copy_paste=True)[0]
+    half = trainer.batch_size // 2
+    for before, after in zip([plain["image"], *plain["target"]], [pasted["image"], *pasted["target"]], strict=True):
+        assert not torch.equal(before, after)
+        torch.testing.assert_close(before[:half] + before[half:], after[:half] + after[half:])
 
 
 def test_shares():

@@ -3,7 +3,15 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunet_semcl.pretraining.semcl_task import SemCLTask, separation, shown_masks
+from nnunet_semcl.pretraining.semcl_task import CONTRAST_WEIGHT, SemCLTask, separation, shown_masks
+
+
+class FinestLevel(nn.CrossEntropyLoss):
+    """In place of nnU-Net's loss: that of the first of its levels."""
+
+    def forward(self, output: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        return super().forward(output[0], target[:, 0])
+
 
 VOXELS = torch.arange(0, 4 * 16 * 16, 7)
 
@@ -23,6 +31,7 @@ def batch() -> dict[str, torch.Tensor]:
         "object": torch.tensor([0] * 4 + [1] * 4),
         "query": torch.arange(8) // 2,
         "patch": torch.randn(4, 1, 16, 16),
+        "target": torch.randint(0, 3, (4, 1, 16, 16)),
         "voxel": VOXELS,
         "voxel_class": VOXELS // 512,
     }
@@ -30,16 +39,20 @@ def batch() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("objective", ("object", "voxel", "both"))
 @pytest.mark.parametrize("use_attention", (True, False))
-def test_gradients_reach_what_is_pretrained_and_the_network_comes_back(objective, use_attention):
+@pytest.mark.parametrize("segmentation_loss", (None, FinestLevel()))
+def test_gradients_reach_what_is_pretrained_and_the_network_comes_back(objective, use_attention, segmentation_loss):
     planned = network()
     before = {k: v.clone() for k, v in planned.state_dict().items()}
-    task = SemCLTask(planned, objective, 16, 0.1, use_attention)
+    task = SemCLTask(planned, objective, 16, 0.1, segmentation_loss, use_attention)
     task(batch())["loss"].backward()
     assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
     stem = [p for name, p in task.named_parameters() if "side_stem" in name]
     assert bool(stem) == (use_attention and objective != "voxel") and all(p.grad.any() for p in stem)
     reached = {name.split(".")[0] for name, p in planned.named_parameters() if p.grad is not None and p.grad.any()}
-    assert reached == ({"encoder"} if objective == "object" else {"encoder", "decoder"})
+    alone = objective == "object" and segmentation_loss is None
+    assert reached == ({"encoder"} if alone else {"encoder", "decoder"})
+    last_layer = planned.decoder.seg_layers[-1].weight.grad
+    assert (last_layer is not None and bool(last_layer.any())) == (segmentation_loss is not None)
     task.remove_additions()
     assert list(planned.state_dict()) == list(before)
     assert all(torch.equal(v, before[k]) for k, v in planned.state_dict().items())
@@ -75,7 +88,10 @@ def test_the_losses_are_the_supervised_contrast_of_an_independent_library():
     expected = losses.SupConLoss(0.2)(task.head(features, b["mask"]), b["object"])
     torch.testing.assert_close(figures["object_loss"], expected)
     without_mask = torch.cat((b["patch"], torch.zeros_like(b["patch"])), dim=1)
-    decoded = task.decoder_features(task.encoder(without_mask))  # (4, 4, 16, 16)
+    planned = task.decoder
+    logits = planned(task.encoder(without_mask))[0]
+    decoded = task.last.features  # (4, 4, 16, 16)
+    torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
     of_voxels = task.voxel_head(decoded, b["voxel"])
     by_hand = torch.nn.Sequential.forward(task.voxel_head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
     torch.testing.assert_close(of_voxels, by_hand)
@@ -103,3 +119,14 @@ def test_separation_leaves_out_views_of_one_query():
     queries = torch.tensor([0, 0, 1, 1, 2, 3])
     # same object, other query: 8 ordered pairs at 0 and 2 at 1; different objects: 8 at -1 and 8 at 0
     assert separation(embeddings, objects, queries).item() == pytest.approx(2 / 10 + 8 / 16)
+
+
+def test_the_segmentation_loss_stands_beside_the_contrast():
+    b, planned = batch(), network()
+    alone = SemCLTask(planned, "voxel", 16, 0.1)
+    beside = SemCLTask(planned, "voxel", 16, 0.1, FinestLevel())
+    beside.voxel_head = alone.voxel_head
+    figures = beside(b)
+    segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
+    torch.testing.assert_close(figures["segmentation_loss"], segmentation)
+    torch.testing.assert_close(figures["loss"], segmentation + CONTRAST_WEIGHT * alone(b)["loss"])

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunet_semcl.data.copy_paste import EDGE, SHARE, swap_boxes
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    patches=st.integers(1, 7),
+    cells=st.lists(st.integers(1, 6), min_size=2, max_size=3),
+    factors=st.lists(st.sampled_from((1, 2, 4)), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_patches_of_a_pair_swap_the_same_box_on_every_level(patches, cells, factors, seed):
+    number = torch.arange(patches).view(-1, 1, *[1] * len(cells))
+    levels = [number.repeat(1, 2, *(c * f for c in cells)) for f in (*factors, 1)]  # each voxel names its patch
+    swap_boxes(levels, np.random.default_rng(seed))
+    for level, factor in zip(levels, factors, strict=False):
+        coarse = levels[-1]
+        for axis in range(2, coarse.ndim):
+            coarse = coarse.repeat_interleave(factor, axis)
+        assert torch.equal(level, coarse)
+    offset = (patches + 1) // 2
+    for i in range(patches // 2):
+        one, other = levels[-1][i], levels[-1][i + offset]
+        assert torch.equal(one + other, torch.full_like(one, 2 * i + offset))  # what one lost the other has
+        assert set(one.unique().tolist()) <= {i, i + offset}
+    if patches % 2:
+        assert (levels[-1][offset - 1] == offset - 1).all()
+
+
+@pytest.mark.parametrize("edges", ((9, 12), (6, 9, 12)))
+def test_boxes_of_two_thirds_in_half_of_the_pairs_anywhere(edges):
+    level = torch.zeros(4000, 1, *edges)
+    level[2000:] = 1
+    swap_boxes([level], np.random.default_rng(0))
+    pasted = level[:2000].flatten(1).mean(1)
+    swapped = pasted > 0
+    assert 0.4 < swapped.float().mean() < 2 * SHARE - 0.4
+    torch.testing.assert_close(pasted[swapped], torch.full_like(pasted[swapped], EDGE ** len(edges)))
+    assert level[:2000].sum(0).min() > 0  # no place is always spared
+
+
+def test_the_same_generator_swaps_the_same_boxes():
+    first = torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 1, 8, 8)
+    again = first.clone()
+    swap_boxes([first], np.random.default_rng(1))
+    swap_boxes([again], np.random.default_rng(1))
+    assert torch.equal(first, again)
