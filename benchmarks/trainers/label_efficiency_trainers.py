@@ -19,8 +19,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import Cases
+from nnunet_semcl.pretraining import phase
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
+
+phase.HELD_BACK_BATCHES = 1  # for the log alone, and after each of the short epochs here
 
 
 class InMemory:
@@ -107,23 +110,30 @@ class SemCL(SemCLTrainer, ColdTrainer):
         return run["pretraining_steps"] + run["coarse_steps"]
 
 
-class Control(SemCL):
-    """Supervised steps on the labelled cases in place of coarse training and contrast: the same optimiser, schedule,
-    augmentation and number of patches a step."""
-
-    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
-        labelled, _ = self.get_tr_and_val_datasets()
-        epochs = self.num_coarse_epochs + self.num_pretraining_epochs
-        yield self._supervised_phase("pretraining", [labelled], None, epochs)
-
-
 class SelfTraining(SemCL):
-    """SemCL without its contrast: what the coarse masks give by themselves."""
+    """SemCL without its contrast: what the coarse masks and copy-paste give by themselves."""
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         cases: list[Cases] = [self.get_tr_and_val_datasets()[0]]
-        unlabelled = self._unlabelled_cases(self.configuration_manager)
-        if unlabelled:
+        unlabelled = self._unlabelled_cases(self.configuration_manager) if self.use_unlabelled else {}
+        if self.num_coarse_epochs:
             yield self._supervised_phase("coarse", cases, None, self.num_coarse_epochs)
+        if unlabelled:
             cases.append(self._pseudo_labelled(unlabelled))
-        yield self._supervised_phase("pretraining", cases, None, self.num_pretraining_epochs)
+        yield self._supervised_phase("pretraining", cases, None, self.num_pretraining_epochs, copy_paste=True)
+
+
+class Control(SelfTraining):
+    """SemCL without contrast and without the unlabelled cases: supervised steps under the same optimiser, schedule and
+    augmentation, with as many patches a step."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.use_unlabelled = False

@@ -126,11 +126,13 @@ class SemCLTrainer(PretrainingTrainer):
         held_back = self._contrast_batches([held_out], objects) if held_out else None
         yield self.build_phase("pretraining", contrast, batches, held_back, self.num_pretraining_epochs, settings)
 
-    def _supervised_phase(self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int) -> PretrainingPhase:
+    def _supervised_phase(
+        self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
+    ) -> PretrainingPhase:
         """nnU-Net's own loss and batches, under the optimiser of the phase."""
         task = SupervisedTask(self.planned_network, self.loss)
-        batches = TrainingBatches(self, cases, self.batch_seed, copy_paste=False)
-        held_back = TrainingBatches(self, [held_out], self.batch_seed, copy_paste=False) if held_out else None
+        batches = TrainingBatches(self, cases, self.batch_seed, copy_paste)
+        held_back = TrainingBatches(self, [held_out], self.batch_seed, copy_paste) if held_out else None
         return self.build_phase(name, task, batches, held_back, epochs, self.pretraining_settings())
 
     def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> PseudoLabelledCases:
