@@ -1,4 +1,4 @@
-"""Smaller plans beside nnU-Net's own, within the bounds of a preset."""
+"""Further plans beside nnU-Net's own: smaller ones, within the bounds of a preset, or with settings of pretraining."""
 
 import math
 import re
@@ -6,7 +6,10 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
 from nnunet_semcl import plans as presets
+from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json, write_json
 from nnunet_semcl.preprocessed import find_dataset, read_plans, resolve_configuration
@@ -17,7 +20,7 @@ NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 
 @dataclass(frozen=True)
 class PlanPreset:
-    """Bounds that make nnU-Net's plans small; what they do not name stays as nnU-Net planned it.
+    """Bounds that make nnU-Net's plans small, and settings of pretraining; what is not named stays as it was planned.
 
     plans_name: what `nnUNetv2_train -p` selects; also the name of the file.
     base_num_features, max_num_features: stage i gets min(base * 2^i, max) features.
@@ -25,16 +28,18 @@ class PlanPreset:
         every stage of encoder and decoder.
     max_batch_size_2d, max_batch_size_3d: upper bound of the samples in a batch.
     max_patch_size_2d, max_patch_size_3d: upper bound of the patch along each axis, in voxels (see `smaller_patch`).
+    semcl: the "semcl" section of every configuration, see SemCLConfig.
     """
 
     plans_name: str
-    base_num_features: int
-    max_num_features: int
-    max_convs_per_stage: int
-    max_batch_size_2d: int
-    max_batch_size_3d: int
-    max_patch_size_2d: int
-    max_patch_size_3d: int
+    base_num_features: int | None = None
+    max_num_features: int | None = None
+    max_convs_per_stage: int | None = None
+    max_batch_size_2d: int | None = None
+    max_batch_size_3d: int | None = None
+    max_patch_size_2d: int | None = None
+    max_patch_size_3d: int | None = None
+    semcl: dict | None = None
 
 
 def load_preset(name_or_file: str) -> PlanPreset:
@@ -55,17 +60,13 @@ def load_preset(name_or_file: str) -> PlanPreset:
             "Name one of these, or give the path of a JSON file of your own.",
         )
     values = read_json(file)
-    types = {field.name: field.type for field in fields(PlanPreset)}
+    types = {field.name: {"plans_name": str, "semcl": dict}.get(field.name, int) for field in fields(PlanPreset)}
     copy_tiny = "Mend the file; plans/tiny.json is one to copy."
-    if not isinstance(values, dict) or set(values) != set(types):
-        given = set(values) if isinstance(values, dict) else set()
-        found = [
-            f"{what} {', '.join(map(repr, sorted(keys)))}"
-            for what, keys in (("unknown key", given - set(types)), ("no", set(types) - given))
-            if keys
-        ]
-        raise InputError(f"preset {file}", " and ".join(found), f"these keys: {', '.join(types)}", copy_tiny)
+    if not isinstance(values, dict) or "plans_name" not in values:
+        raise InputError(f"preset {file}", "no 'plans_name'", f"some of these keys: {', '.join(types)}", copy_tiny)
     for key, value in values.items():
+        if key not in types:
+            raise InputError(f"preset {file}", f"unknown key {key!r}", f"these keys: {', '.join(types)}", copy_tiny)
         if type(value) is not types[key]:
             raise InputError(f"preset {file}, {key}", f"{value!r}", f"{types[key].__name__}", copy_tiny)
         if types[key] is int and value < 1:
@@ -79,7 +80,7 @@ def load_preset(name_or_file: str) -> PlanPreset:
             "letters, digits, '-', '.' and single underscores",
             copy_tiny,
         )
-    if preset.max_num_features < preset.base_num_features:
+    if preset.max_num_features and preset.base_num_features and preset.max_num_features < preset.base_num_features:
         raise InputError(
             f"preset {file}, max_num_features",
             f"{preset.max_num_features}",
@@ -107,19 +108,19 @@ def shrink(configuration: dict, preset: PlanPreset) -> dict:
     is_2d = len(configuration["patch_size"]) == 2
     network = deepcopy(configuration["architecture"])
     kwargs = network["arch_kwargs"]
+    base, largest = preset.base_num_features, preset.max_num_features or max(kwargs["features_per_stage"])
     kwargs["features_per_stage"] = [
-        min(preset.base_num_features * 2**stage, preset.max_num_features) for stage in range(kwargs["n_stages"])
+        min(base * 2**stage if base else features, largest)
+        for stage, features in enumerate(kwargs["features_per_stage"])
     ]
     for key in ("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"):
         if key in kwargs:
-            kwargs[key] = [min(number, preset.max_convs_per_stage) for number in kwargs[key]]
+            kwargs[key] = [min(number, preset.max_convs_per_stage or number) for number in kwargs[key]]
+    batch_size, patch_size = configuration["batch_size"], configuration["patch_size"]
+    max_patch_size = (preset.max_patch_size_2d if is_2d else preset.max_patch_size_3d) or max(patch_size)
     return {
-        "batch_size": min(configuration["batch_size"], preset.max_batch_size_2d if is_2d else preset.max_batch_size_3d),
-        "patch_size": smaller_patch(
-            configuration["patch_size"],
-            kwargs["strides"],
-            preset.max_patch_size_2d if is_2d else preset.max_patch_size_3d,
-        ),
+        "batch_size": min(batch_size, (preset.max_batch_size_2d if is_2d else preset.max_batch_size_3d) or batch_size),
+        "patch_size": smaller_patch(patch_size, kwargs["strides"], max_patch_size),
         "architecture": network,
     }
 
@@ -132,8 +133,9 @@ def write_smaller_plans(
     Data identifiers stay, so nothing has to be preprocessed again. Plans that this function wrote before are
     replaced, any other file of that name is left alone.
 
-    Raises InputError: see `load_preset` and `find_dataset`; no plans, plans of another nnU-Net version, a network
-    that is neither PlainConvUNet nor ResidualEncoderUNet, or a file in the way that was not written here.
+    Raises InputError: see `load_preset`, `find_dataset` and SemCLConfig.from_plan; no plans, plans of another nnU-Net
+    version, a network that is neither PlainConvUNet nor ResidualEncoderUNet, or a file in the way that was not
+    written here.
     """
     preset = load_preset(preset_name_or_file)
     folder = find_dataset(dataset_name_or_id)
@@ -170,6 +172,9 @@ def write_smaller_plans(
         inherited = after.get(own.get("inherits_from"), {})
         changed = {key: value for key, value in after[name].items() if key in own or value != inherited.get(key)}
         own.update(changed)
+        if preset.semcl is not None:
+            own["semcl"] = preset.semcl
+            SemCLConfig.from_plan(ConfigurationManager({**before[name], **after[name], "semcl": preset.semcl}), name)
         if changed:
             _print_changes(name, before[name], after[name])
         else:

@@ -17,6 +17,7 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.planning import load_preset, smaller_patch, write_smaller_plans
 
 TINY = load_preset("tiny")
+SIZES = {key: value for key, value in vars(TINY).items() if value is not None}  # as its file has them
 NAME = "Dataset004_Hippocampus"
 
 
@@ -229,7 +230,7 @@ def test_prints_what_changed(dataset: Path, capsys: pytest.CaptureFixture):
 def test_replaces_its_own_plans(dataset: Path, tmp_path: Path):
     made_by = json.loads(write_smaller_plans("4", "tiny").read_text())["nnunet_semcl_plan"]
     assert made_by == {"source_plans_name": "nnUNetPlans", "preset": vars(TINY)}
-    write(tmp_path / "mine.json", made_by["preset"] | {"max_batch_size_2d": 5})
+    write(tmp_path / "mine.json", SIZES | {"max_batch_size_2d": 5})
     assert configurations(write_smaller_plans("4", str(tmp_path / "mine.json")))["2d"]["batch_size"] == 5
     assert sorted(os.listdir(dataset)) == ["dataset.json", "nnUNetPlans.json", "nnUNetTinyPlans.json"]
 
@@ -238,7 +239,7 @@ def test_replaces_its_own_plans(dataset: Path, tmp_path: Path):
 def test_leaves_other_files_alone(dataset: Path, tmp_path: Path, plans_name: str):
     (dataset / "nnUNetResEncUNetMPlans.json").write_bytes((dataset / "nnUNetPlans.json").read_bytes())
     before = (dataset / f"{plans_name}.json").read_bytes()
-    write(tmp_path / "mine.json", vars(TINY) | {"plans_name": plans_name})
+    write(tmp_path / "mine.json", SIZES | {"plans_name": plans_name})
     with pytest.raises(InputError, match=f"{plans_name}.json: found .* another plans_name"):
         write_smaller_plans("4", str(tmp_path / "mine.json"))
     assert (dataset / f"{plans_name}.json").read_bytes() == before
@@ -247,7 +248,7 @@ def test_leaves_other_files_alone(dataset: Path, tmp_path: Path, plans_name: str
 def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     target = write_smaller_plans("4", "tiny")
     before = target.read_bytes()
-    write(tmp_path / "mine.json", vars(TINY) | {"max_batch_size_2d": 5})
+    write(tmp_path / "mine.json", SIZES | {"max_batch_size_2d": 5})
 
     def full(self: Path, text: str) -> int:
         self.write_bytes(text[:100].encode())
@@ -279,19 +280,34 @@ def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: 
     ],
 )
 def test_refuses_an_impossible_preset(tmp_path: Path, change: dict, message: str):
-    write(tmp_path / "mine.json", vars(TINY) | change)
+    write(tmp_path / "mine.json", SIZES | change)
     with pytest.raises(InputError, match=message):
         load_preset(str(tmp_path / "mine.json"))
 
 
-def test_refuses_a_preset_that_is_incomplete_broken_or_missing(tmp_path: Path):
+def test_settings_of_pretraining_are_written_into_every_configuration(dataset: Path, tmp_path: Path):
+    write(tmp_path / "mine.json", {"plans_name": "Mine", "semcl": {"temperature": 0.2}})
+    before = json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]
+    after = configurations(write_smaller_plans("4", str(tmp_path / "mine.json")))
+    for name, configuration in after.items():
+        assert configuration.pop("semcl") == {"temperature": 0.2}
+        assert all(before[name].get(key, value) == value for key, value in configuration.items())
+    write(tmp_path / "mine.json", {"plans_name": "Mine", "semcl": {"temprature": 0.2}})
+    with pytest.raises(InputError, match='unknown key "temprature"'):
+        write_smaller_plans("4", str(tmp_path / "mine.json"))
+
+
+def test_the_papers_settings_are_a_preset(dataset: Path):
+    section = configurations(write_smaller_plans("4", "paper"))["2d"]["semcl"]
+    assert section["objective"] == "object" and not section["segmentation"] and not section["copy_paste"]
+
+
+def test_refuses_a_preset_that_is_broken_or_missing(tmp_path: Path):
     file = tmp_path / "mine.json"
-    write(file, {key: value for key, value in vars(TINY).items() if key != "base_num_features"})
-    with pytest.raises(InputError, match="no 'base_num_features'"):
-        load_preset(str(file))
-    write(file, [])
-    with pytest.raises(InputError, match="no 'base_num_features', 'max_batch"):
-        load_preset(str(file))
+    for nameless in ({"max_batch_size_2d": 2}, []):
+        write(file, nameless)
+        with pytest.raises(InputError, match="no 'plans_name', expected some of these keys"):
+            load_preset(str(file))
     file.write_text("{")
     with pytest.raises(InputError, match="broken JSON"):
         load_preset(str(file))
