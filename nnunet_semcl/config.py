@@ -48,7 +48,7 @@ class SemCLConfig:
     objective: str = _default("both", "encoder and decoder are pretrained")
     segmentation: bool = _default(True, "so that the last layers learn too")
     copy_paste: bool = _default(True, "what is learnt of labelled cases carries over to the others")
-    voxels: int = _default(1024, "the loss stays cheap beside the network")
+    voxels: int = _default(512, "the loss stays cheap beside the network")
     embedding_dim: int = _default(256, "the paper's")
     temperature: float = _default(0.3, "the default of the authors' code; separates objects sooner than 0.1")
     weight_decay: float = _default(1e-2, "torch's for AdamW")

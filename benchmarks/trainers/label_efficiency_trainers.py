@@ -11,10 +11,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.config import SemCLConfig
@@ -29,7 +29,7 @@ phase.HELD_BACK_BATCHES = 1  # for the log alone, and after each of the short ep
 class InMemory:
     """A data set of nnU-Net's whose cases are read once. It changes no bit of a training, only its time."""
 
-    def __init__(self, dataset: nnUNetBaseDataset) -> None:
+    def __init__(self, dataset: Cases) -> None:
         self.dataset = dataset
         self.source_folder, self.identifiers = dataset.source_folder, dataset.identifiers
         self.load_case = cache(self._read)
@@ -108,6 +108,10 @@ class SemCL(SemCLTrainer, ColdTrainer):
 
     def steps_before_training(self, run: dict) -> int:
         return run["pretraining_steps"] + run["coarse_steps"]
+
+    def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> Cases:
+        cases = super()._pseudo_labelled(unlabelled)
+        return InMemory(cases) if self.in_memory else cases
 
 
 class SelfTraining(SemCL):

@@ -109,9 +109,18 @@ def separation(embeddings: torch.Tensor, objects: torch.Tensor, queries: torch.T
 
     The two views of one query are no pair: they are alike whatever the network does.
 
-    Shape: embeddings (N, D) of length one; objects (N,); queries (N,); returns a scalar (NaN without either pair).
+    Shape: embeddings (N, D) of length one; objects (N,); queries (N,), each of one object; returns a scalar (NaN
+    without either pair).
     """
-    similarity = embeddings @ embeddings.T  # (N, N)
-    same_object = objects[:, None] == objects[None]
-    other_query = queries[:, None] != queries[None]
-    return similarity[same_object & other_query].mean() - similarity[~same_object].mean()
+    same_object, object_pairs = _similarity_within(embeddings, objects)
+    same_query, query_pairs = _similarity_within(embeddings, queries)
+    everything, pairs = _similarity_within(embeddings, torch.zeros_like(objects))
+    of_same = (same_object - same_query) / (object_pairs - query_pairs)
+    return of_same - (everything - same_object) / (pairs - object_pairs)
+
+
+def _similarity_within(embeddings: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum and number of the similarities of ordered pairs within groups: the squared length of each group's sum."""
+    _, group, size = torch.unique(groups, return_inverse=True, return_counts=True)
+    sums = embeddings.new_zeros(len(size), embeddings.shape[1]).index_add(0, group, embeddings)
+    return sums.square().sum(), size.square().sum()

@@ -130,3 +130,16 @@ def test_the_segmentation_loss_stands_beside_the_contrast():
     segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
     torch.testing.assert_close(figures["segmentation_loss"], segmentation)
     torch.testing.assert_close(figures["loss"], segmentation + CONTRAST_WEIGHT * alone(b)["loss"])
+
+
+def test_separation_is_that_of_all_pairs():
+    torch.manual_seed(0)
+    embeddings = torch.nn.functional.normalize(torch.randn(40, 8), dim=1)
+    queries = torch.arange(40) // 2
+    objects = queries % 3
+    similarity = embeddings @ embeddings.T
+    same, other = objects[:, None] == objects, queries[:, None] != queries
+    expected = similarity[same & other].mean() - similarity[~same].mean()
+    torch.testing.assert_close(separation(embeddings, objects, queries), expected)
+    alone = separation(embeddings[:2], objects[:2], queries[:2])
+    assert alone.isnan()
