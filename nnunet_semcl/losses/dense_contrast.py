@@ -1,0 +1,73 @@
+"""Dense contrastive loss, exact and in row tiles: memory grows with N, not with N x N."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+TILE_ROWS = 256  # similarities held at once: TILE_ROWS x N
+
+
+class DenseContrastiveLoss(nn.Module):
+    """InfoNCE between the same anatomical locations in two views of an image.
+
+    With q and k the L2-normalised features of N locations in the query's and in the key's view, and Neg(i) the
+    locations of other images and those of the same image that are farther than the radius from location i:
+
+        L = 1/N sum_i -log( exp(q_i . k_i / t) / ( exp(q_i . k_i / t) + sum_{j in Neg(i)} exp(q_i . k_j / t) ) )
+
+    Locations within the radius are neither positives nor negatives. Keys get no gradient: they come from a momentum
+    encoder. Half precision and autocast are computed in float32; float64 stays float64.
+
+    Args:
+        temperature: t, above zero.
+        radius: in the unit of the positions, at least zero.
+
+    Shape:
+        query, key: (N, D), any scale.
+        image: (N,), integers, which image a location belongs to.
+        position: (N, axes), where it lies there.
+        output: scalar, float32 or float64.
+
+    Raises:
+        ValueError: an argument out of its range; shapes that do not fit together; no location at all.
+
+    Sources: the loss is that of van den Oord et al. 2018, arXiv 1807.03748, over locations as in Basak et al., IDEAL,
+    ICASSP 2023, arXiv 2210.15075; the radius is ours.
+    """
+
+    def __init__(self, temperature: float = 0.2, radius: float = 0.0) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be above zero and finite, not {temperature}")
+        if not 0 <= radius < math.inf:
+            raise ValueError(f"radius must be at least zero and finite, not {radius}")
+        self.temperature = temperature
+        self.radius = radius
+
+    @torch.compiler.disable  # compiled, the tile loop would be unrolled for every N
+    def forward(self, query: Tensor, key: Tensor, image: Tensor, position: Tensor) -> Tensor:
+        n = len(query)
+        if query.ndim != 2 or key.shape != query.shape or not n:
+            raise ValueError(f"query and key must both be (N, D), not {tuple(query.shape)} and {tuple(key.shape)}")
+        if image.shape != (n,) or position.ndim != 2 or len(position) != n:
+            raise ValueError(f"image and position must be ({n},) and ({n}, axes) as the query is")
+        precise = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            q, k = F.normalize(query.to(precise)), F.normalize(key.detach().to(precise))
+            tiles = [
+                checkpoint(self._rows, q[start : start + TILE_ROWS], k, image, position, start, use_reentrant=False)
+                for start in range(0, n, TILE_ROWS)
+            ]
+            return torch.cat(tiles).mean()
+
+    def _rows(self, q: Tensor, k: Tensor, image: Tensor, position: Tensor, start: int) -> Tensor:
+        """The losses of T locations from `start` on: q (T, D), k (N, D) -> (T,)."""
+        rows = slice(start, start + len(q))
+        close = torch.cdist(position[rows].float(), position.float()) <= self.radius  # (T, N)
+        neither = close & (image[rows, None] == image[None])
+        neither.diagonal(start).fill_(False)
+        similarity = (q @ k.T / self.temperature).masked_fill(neither, -math.inf)
+        return F.cross_entropy(similarity, torch.arange(start, rows.stop, device=q.device), reduction="none")
