@@ -1,4 +1,4 @@
-"""Augmented views of a query, image and segmentation under one geometry each."""
+"""Augmented views of a patch: one geometry for all that is seen, intensities for the image alone."""
 
 from __future__ import annotations
 
@@ -27,31 +27,38 @@ SHIFT = 1 / 8  # of the query: the object need not lie in the middle
 DRAWS = 5
 
 
-class QueryViews:
-    """Draws views of a query: rotation, scaling, shift and mirroring for both, intensities for the image alone.
+class Views:
+    """Rotation, scaling, shift and mirroring of a patch, and nnU-Net's intensity augmentation.
 
     Args:
-        query_size: edge lengths of a view in voxels, (X, Y[, Z]).
+        size: edge lengths of a view in voxels, (X, Y[, Z]).
         rotation: nnU-Net's range for the data set in radians; kept within the paper's 30 degrees.
         mirror_axes: nnU-Net's; None or empty for no mirroring.
         dummy_2d: rotate and scale within slices only, as nnU-Net does on anisotropic patches.
+
+    Attributes:
+        cut_size: what has to be cut from a case, so that a turned, enlarged and shifted view rarely sees beyond it.
     """
 
     def __init__(
         self,
-        query_size: Sequence[int],
+        size: Sequence[int],
         rotation: tuple[float, float],
         mirror_axes: Sequence[int] | None,
         dummy_2d: bool,
     ) -> None:
+        self.size = tuple(size)
         rotation = (max(rotation[0], -MAX_ROTATION), min(rotation[1], MAX_ROTATION))
-        plane = list(query_size[1:] if dummy_2d else query_size)
-        # What has to be cut from the case so that a turned, enlarged and shifted view rarely sees beyond it.
+        plane = list(size[1:] if dummy_2d else size)
         turned = get_patch_size(plane, rotation, rotation, rotation, SCALING).tolist()
         cut = [t + 2 * int(p * SHIFT) for t, p in zip(turned, plane, strict=True)]
-        self.cut_size = [query_size[0], *cut] if dummy_2d else cut
+        self.cut_size = [size[0], *cut] if dummy_2d else cut
         self._geometry = _geometry(plane, rotation, [t / 2 for t in turned], mirror_axes, dummy_2d)
         self._intensities = _intensities()
+
+
+class QueryViews(Views):
+    """Views of a query: image and segmentation, with the object in sight."""
 
     def __call__(
         self, image: torch.Tensor, segmentation: torch.Tensor, labels: torch.Tensor
