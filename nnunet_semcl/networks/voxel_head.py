@@ -1,4 +1,4 @@
-"""Embeddings of single voxels, from the decoder's features at full resolution."""
+"""Embeddings of single voxels, from the decoder's features."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ class VoxelHead(nn.Sequential):
         return super().forward(features.movedim(1, -1).flatten(0, -2).index_select(0, voxel))
 
 
-class LastFeatures:
-    """Keeps what the last layer of nnU-Net's decoder gets, each time that the decoder runs, until `remove`.
+class DecoderFeatures:
+    """Keeps what one level of nnU-Net's decoder puts out, each time that the decoder runs, until `remove`.
+
+    Args:
+        decoder: nnU-Net's.
+        level: 0 for the finest, which the last segmentation layer gets.
 
     Attributes:
-        features: (B, channels, X, Y[, Z]) of the last run.
+        features: (B, channels, x, y[, z]) of the last run.
     """
 
-    def __init__(self, decoder: nn.Module) -> None:
-        layer = decoder.seg_layers[-1]
-        self.channels: int = layer.in_channels
+    def __init__(self, decoder: nn.Module, level: int = 0) -> None:
+        self.channels: int = decoder.seg_layers[-1 - level].in_channels
         self.features: torch.Tensor
-        self._hook = layer.register_forward_pre_hook(self._keep)
+        self._hook = decoder.stages[-1 - level].register_forward_hook(self._keep)
 
-    def _keep(self, layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        self.features = inputs[0]
+    def _keep(self, stage: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        self.features = output
 
     def remove(self) -> None:
         self._hook.remove()

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from nnunet_semcl.losses.supcon import SupConLoss
 from nnunet_semcl.networks.attention_stem import add_attention_stem, remove_attention_stem
 from nnunet_semcl.networks.projection_head import ProjectionHead
-from nnunet_semcl.networks.voxel_head import LastFeatures, VoxelHead
+from nnunet_semcl.networks.voxel_head import DecoderFeatures, VoxelHead
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 CONTRAST_WEIGHT = 0.3  # beside nnU-Net's loss, which lies between -1 and some 1; the contrast's is near log(batch)
@@ -58,7 +58,7 @@ class SemCLTask(PretrainingTask):
         if self.objects:
             self.head = ProjectionHead(self.encoder.output_channels, embedding_dim).to(device)
         if self.voxels:
-            self.last = LastFeatures(self.decoder)
+            self.last = DecoderFeatures(self.decoder)
             self.voxel_head = VoxelHead(self.last.channels, embedding_dim).to(device)
         self.contrast = SupConLoss(temperature)
 
