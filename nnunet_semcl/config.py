@@ -45,7 +45,7 @@ class SemCLConfig:
     query_size: tuple[int, ...]
     queries_per_batch: int
     learning_rate: float
-    objective: str = _default("both", "encoder and decoder are pretrained")
+    objective: str = _default("voxel", "pretrains encoder and decoder, in the memory of a training step")
     segmentation: bool = _default(True, "so that the last layers learn too")
     copy_paste: bool = _default(True, "what is learnt of labelled cases carries over to the others")
     voxels: int = _default(512, "the loss stays cheap beside the network")

@@ -118,7 +118,7 @@ def test_rgb_pictures_with_a_single_class(empty):
     prepare(empty, "2d")
     train(empty, "2d")
     # One class alone: the background is the other one.
-    assert np.isfinite(log(empty, "2d")[-1]["separation"])
+    assert np.isfinite(log(empty, "2d")[-1]["voxel_separation"])
 
 
 def test_a_low_resolution_stage_and_the_cascade_after_it(empty):

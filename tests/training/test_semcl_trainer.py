@@ -80,7 +80,7 @@ def test_validation_labels_do_not_reach_the_weights(folders, make_trainer):
     assert all(torch.equal(first[k], second[k]) for k in first)
     # The noise was there to be seen: what is logged of the held-back cases has changed.
     with open(f"{again.output_folder}/pretraining_log.jsonl") as log:
-        assert json.loads(log.readline())["held_back_separation"] is not None
+        assert json.loads(log.readline())["held_back_voxel_separation"] is not None
 
 
 def test_training_labels_do_reach_the_weights(folders, make_trainer):
