@@ -62,6 +62,8 @@ def load_preset(name_or_file: str) -> PlanPreset:
     values = read_json(file)
     types = {field.name: {"plans_name": str, "semcl": dict}.get(field.name, int) for field in fields(PlanPreset)}
     copy_tiny = "Mend the file; plans/tiny.json is one to copy."
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if value is not None}  # null is not named
     if not isinstance(values, dict) or "plans_name" not in values:
         raise InputError(f"preset {file}", "no 'plans_name'", f"some of these keys: {', '.join(types)}", copy_tiny)
     for key, value in values.items():

@@ -17,7 +17,6 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.planning import load_preset, smaller_patch, write_smaller_plans
 
 TINY = load_preset("tiny")
-SIZES = {key: value for key, value in vars(TINY).items() if value is not None}  # as its file has them
 NAME = "Dataset004_Hippocampus"
 
 
@@ -230,7 +229,7 @@ def test_prints_what_changed(dataset: Path, capsys: pytest.CaptureFixture):
 def test_replaces_its_own_plans(dataset: Path, tmp_path: Path):
     made_by = json.loads(write_smaller_plans("4", "tiny").read_text())["nnunet_semcl_plan"]
     assert made_by == {"source_plans_name": "nnUNetPlans", "preset": vars(TINY)}
-    write(tmp_path / "mine.json", SIZES | {"max_batch_size_2d": 5})
+    write(tmp_path / "mine.json", made_by["preset"] | {"max_batch_size_2d": 5})
     assert configurations(write_smaller_plans("4", str(tmp_path / "mine.json")))["2d"]["batch_size"] == 5
     assert sorted(os.listdir(dataset)) == ["dataset.json", "nnUNetPlans.json", "nnUNetTinyPlans.json"]
 
@@ -239,7 +238,7 @@ def test_replaces_its_own_plans(dataset: Path, tmp_path: Path):
 def test_leaves_other_files_alone(dataset: Path, tmp_path: Path, plans_name: str):
     (dataset / "nnUNetResEncUNetMPlans.json").write_bytes((dataset / "nnUNetPlans.json").read_bytes())
     before = (dataset / f"{plans_name}.json").read_bytes()
-    write(tmp_path / "mine.json", SIZES | {"plans_name": plans_name})
+    write(tmp_path / "mine.json", vars(TINY) | {"plans_name": plans_name})
     with pytest.raises(InputError, match=f"{plans_name}.json: found .* another plans_name"):
         write_smaller_plans("4", str(tmp_path / "mine.json"))
     assert (dataset / f"{plans_name}.json").read_bytes() == before
@@ -248,7 +247,7 @@ def test_leaves_other_files_alone(dataset: Path, tmp_path: Path, plans_name: str
 def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     target = write_smaller_plans("4", "tiny")
     before = target.read_bytes()
-    write(tmp_path / "mine.json", SIZES | {"max_batch_size_2d": 5})
+    write(tmp_path / "mine.json", vars(TINY) | {"max_batch_size_2d": 5})
 
     def full(self: Path, text: str) -> int:
         self.write_bytes(text[:100].encode())
@@ -280,7 +279,7 @@ def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: 
     ],
 )
 def test_refuses_an_impossible_preset(tmp_path: Path, change: dict, message: str):
-    write(tmp_path / "mine.json", SIZES | change)
+    write(tmp_path / "mine.json", vars(TINY) | change)
     with pytest.raises(InputError, match=message):
         load_preset(str(tmp_path / "mine.json"))
 
