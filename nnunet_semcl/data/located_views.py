@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from nnunet_semcl.data.views import Views
+from nnunet_semcl.data.voxel_batches import MAX_POOL
 
 FIT_VOXELS = 500  # from which a view's geometry is read
 
@@ -53,7 +54,9 @@ def shared_locations(
     places = ((sources.double() - geometry[-1]) @ torch.linalg.inv(geometry[:-1])).float()
     nearest = places.round().long()
     seen = ((nearest >= 0) & (nearest < size)).all(dim=1)
-    seen[seen.clone()] = second[1][*nearest[seen].T]
+    # The place's neighbours have to be inside too, since features are read between voxels.
+    near_outside = MAX_POOL[len(size)]((~second[1]).float()[None, None], 3, 1, 1)[0, 0] > 0
+    seen[seen.clone()] = ~near_outside[*nearest[seen].T]
     return voxels[seen][:number], places[seen][:number], sources[seen][:number]
 
 

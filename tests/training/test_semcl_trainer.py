@@ -44,7 +44,8 @@ def test_the_network_is_nnunets_planned_one_and_has_learnt(make_trainer, plans, 
     assert list(after) == list(stock)
     assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in stock.items()}
     changed = {k for k in after if not torch.equal(after[k], before[k])}
-    assert {k.split(".")[1] for k in changed if k.startswith("decoder.")} == {"encoder", "stages", "transpconvs"}
+    parts = {k.split(".")[1] for k in changed if k.startswith("decoder.")}
+    assert parts == {"encoder", "stages", "transpconvs", "seg_layers"}
     assert any(k.startswith("encoder.") for k in changed)
     saved = torch.load(f"{trainer.output_folder}/checkpoint_pretrained.pth", weights_only=True)
     assert all(torch.equal(saved["network_weights"][k], after[k]) for k in after)
@@ -100,11 +101,13 @@ def test_training_labels_do_reach_the_weights(folders, make_trainer):
 
 def test_only_training_cases_are_drawn_from(make_trainer):
     trainer = make_trainer()
+    trainer.configuration_manager.configuration["semcl"] = {"objective": "both"}
     trainer.initialize()
     phase = next(trainer.pretraining_phases())
-    train, val = trainer.do_split()
-    assert set(phase.batches.attentions[0].dataset.identifiers) == set(train)
-    assert set(phase.held_back.attentions[0].dataset.identifiers) == set(val)
+    for batches, cases in zip((phase.batches, phase.held_back), trainer.do_split(), strict=True):
+        queries, voxels = batches.parts
+        assert set(queries.attentions[0].dataset.identifiers) == set(cases)
+        assert set(voxels.patches.loaders[0].indices) == set(cases)
 
 
 def test_fold_all_has_no_held_back_cases(make_trainer):
