@@ -147,7 +147,7 @@ def draw_loss_curves(folds: dict[str, Path], output: Path) -> None:
     _label(dice, "Validation patches", "pseudo Dice, mean of organs")
     dice.set_ylim(0, 1)
     for axis in rest:
-        _label(axis, "Pretraining", "contrastive loss")
+        _label(axis, "Pretraining", "loss of pretraining")
     _save(figure, output)
 
 
