@@ -119,7 +119,7 @@ class SelfTraining(SemCL):
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         cases: list[Cases] = [self.get_tr_and_val_datasets()[0]]
-        unlabelled = self._unlabelled_cases(self.configuration_manager) if self.use_unlabelled else {}
+        unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
         if self.num_coarse_epochs:
             yield self._supervised_phase("coarse", cases, None, self.num_coarse_epochs)
         if unlabelled:
@@ -131,13 +131,4 @@ class Control(SelfTraining):
     """SemCL without contrast and without the unlabelled cases: supervised steps under the same optimiser, schedule and
     augmentation, with as many patches a step."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.use_unlabelled = False
+    _takes_unlabelled = False

@@ -44,7 +44,7 @@ class PseudoLabelledCases:
             segmentation[~_confident(open_case(folder / case)[:], labels)[None]] = UNKNOWN
             voxels = {o: np.argwhere(np.isin(segmentation, labels_of(o))) for o in objects}
             locations = {o: thin_out(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
-            self.skipped.update(objects - locations.keys())
+            self.skipped.update(o for o in objects if o not in locations)
             if labels.has_ignore_label:
                 locations[annotated] = thin_out(np.argwhere(segmentation != UNKNOWN))
             self._properties[case] = {"class_locations": locations}
