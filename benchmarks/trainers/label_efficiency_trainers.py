@@ -123,7 +123,8 @@ class SelfTraining(SemCL):
         if self.num_coarse_epochs:
             yield self._supervised_phase("coarse", cases, None, self.num_coarse_epochs)
         if unlabelled:
-            cases.append(self._pseudo_labelled(unlabelled))
+            pseudo_labelled = self._pseudo_labelled(unlabelled)
+            cases += [pseudo_labelled] if pseudo_labelled.identifiers else []
         yield self._supervised_phase("pretraining", cases, None, self.num_pretraining_epochs, copy_paste=True)
 
 

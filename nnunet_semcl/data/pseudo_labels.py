@@ -29,13 +29,13 @@ class PseudoLabelledCases:
         labels: nnU-Net's.
 
     Attributes:
+        identifiers: the cases in which the model is confident of an object.
         skipped: object -> number of cases in which the model found fewer than FEWEST_VOXELS confident voxels of it.
     """
 
     def __init__(self, images: dict[str, Path], folder: Path, objects: Sequence[Object], labels: LabelManager) -> None:
         self.images = images
         self.source_folder = str(folder)
-        self.identifiers = list(images)
         self.skipped: Counter[Object] = Counter()
         annotated = (-1, *labels.all_labels)  # nnU-Net's key, where there is an ignore label; here it is everything
         self._properties = {}
@@ -45,9 +45,12 @@ class PseudoLabelledCases:
             voxels = {o: np.argwhere(np.isin(segmentation, labels_of(o))) for o in objects}
             locations = {o: thin_out(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
             self.skipped.update(o for o in objects if o not in locations)
+            if not locations:
+                continue  # else a model that finds nothing would teach that there is nothing
             if labels.has_ignore_label:
                 locations[annotated] = thin_out(np.argwhere(segmentation != UNKNOWN))
             self._properties[case] = {"class_locations": locations}
+        self.identifiers = list(self._properties)
 
     def load_case(self, identifier: str) -> tuple[blosc2.NDArray | np.ndarray, blosc2.NDArray, None, dict]:
         segmentation = open_case(_segmentation_file(Path(self.source_folder, identifier)))

@@ -113,7 +113,8 @@ class SemCLTrainer(PretrainingTrainer):
         if unlabelled:
             if settings["coarse_model"] is None:
                 yield self._supervised_phase("coarse", cases, held_out, self.num_coarse_epochs)
-            cases.append(self._pseudo_labelled(unlabelled))
+            pseudo_labelled = self._pseudo_labelled(unlabelled)
+            cases += [pseudo_labelled] if pseudo_labelled.identifiers else []
         contrast = SemCLTask(
             self.planned_network,
             settings["objective"],
