@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -31,6 +32,7 @@ from threading import Lock
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from measures import measures_by_case
 from scipy.stats import wilcoxon
 
 HERE = Path(__file__).parent
@@ -102,7 +104,11 @@ def report(rows: list[dict], trainers: list[str]) -> str:
             seeds = _dice_by_seed(dice[trainer])
             each = " ".join(f"{100 * value:.1f}" for value in seeds.values())
             mean = 100 * np.mean(list(seeds.values())) if seeds else float("nan")
-            lines.append(f"  {trainer:40} {mean:6.2f}   seeds {each}")
+            cases = [case for r in rows if _is_of(r, trainer, labelled, steps) for case in r["cases"].values()]
+            lines.append(
+                f"  {trainer:40} {mean:6.2f}   seeds {each}   ASD {_mean(cases, 'asd'):.2f} mm, "
+                f"HD95 {_mean(cases, 'hd95'):.2f} mm, {sum(case.get('missed', 0) for case in cases)} objects missed"
+            )
         for i, trainer in enumerate(trainers):
             for other in trainers[:i]:
                 pairs = sorted(dice[trainer].keys() & dice[other].keys())
@@ -226,16 +232,11 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
         program = Path(sys.executable).parent / command[0]
         subprocess.run([str(program), *command[1:]], env=os.environ | environment, stdout=log, stderr=log, check=True)
     summary = next(folder.glob(f"*/*/fold_{fold}/validation/summary.json"))
-    cases = {
-        Path(case["reference_file"]).name.split(".")[0]: float(
-            np.nanmean([m["Dice"] for m in case["metrics"].values()])
-        )
-        for case in json.loads(summary.read_text())["metric_per_case"]
-    }
-    row = {**asdict(run), "dice": float(np.nanmean(list(cases.values()))), "seconds": round(time.time() - started)}
+    cases = measures_by_case(summary)
+    row = {**asdict(run), "seconds": round(time.time() - started), "cases": cases}
     with lock, open(args.results, "a") as results:
-        results.write(json.dumps({**row, "cases": {k: round(v, 4) for k, v in cases.items()}}) + "\n")
-    print(f"{run.name}: Dice {row['dice']:.4f}, {row['seconds']} s", flush=True)
+        results.write(json.dumps(row) + "\n")
+    print(f"{run.name}: Dice {_mean(cases.values(), 'dice'):.4f}, {row['seconds']} s", flush=True)
 
 
 def _call(command: str, *more: str) -> None:
@@ -258,14 +259,23 @@ def _key(row: dict) -> tuple:
     return tuple(row[name] for name in Run.__dataclass_fields__)
 
 
+def _is_of(row: dict, trainer: str, labelled: str, steps: int) -> bool:
+    return (row["trainer"], row["labelled"], row["steps"]) == (trainer, labelled, steps)
+
+
 def _dice_by_pair(rows: list[dict], trainer: str, labelled: str, steps: int) -> dict[tuple[int, str], float]:
     return {
-        (r["seed"], case): dice
+        (r["seed"], case): measures["dice"]
         for r in rows
-        if (r["trainer"], r["labelled"], r["steps"]) == (trainer, labelled, steps)
-        for case, dice in r["cases"].items()
-        if not np.isnan(dice)
+        if _is_of(r, trainer, labelled, steps)
+        for case, measures in r["cases"].items()
+        if "dice" in measures
     }
+
+
+def _mean(cases: Iterable[dict[str, float]], measure: str) -> float:
+    values = [case[measure] for case in cases if measure in case]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _dice_by_seed(dice: dict[tuple[int, str], float]) -> dict[int, float]:
