@@ -9,10 +9,10 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl import plans as presets
-from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json, write_json
 from nnunet_semcl.preprocessed import find_dataset, read_plans, resolve_configuration
+from nnunet_semcl.semcl_config import SemCLConfig
 
 MADE_BY = "nnunet_semcl_plan"  # the top-level key that marks plans as written here
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import Cases
 from nnunet_semcl.pretraining import phase
 from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.semcl_config import SemCLConfig
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
 phase.HELD_BACK_BATCHES = 1  # for the log alone, and after each of the short epochs here

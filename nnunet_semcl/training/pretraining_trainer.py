@@ -13,16 +13,22 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.utils.data import Dataset
 
+from nnunet_semcl.config import MethodConfig
+from nnunet_semcl.data.pseudo_labels import has_image
+from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.json_files import write_json
 from nnunet_semcl.preprocessed import check_cases
 from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
 
+CHECKPOINT_KEY = "nnunet_semcl"  # what is ours in nnU-Net's checkpoints
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
 BATCH_SEED = 12345  # nnU-Net's for its splits: what is drawn in pretraining is the same in every run without a seed
 
@@ -33,6 +39,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
     Attributes:
         phase_names: of all phases that the method may have.
         num_pretraining_epochs, num_pretraining_iterations_per_epoch: length of the phase.
+        use_unlabelled: whether unlabelled cases take part.
         seed: None, or a number with which a run repeats bit for bit (on the CPU, with nnUNet_n_proc_DA=0).
     """
 
@@ -49,21 +56,28 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_pretraining_epochs = 100
         self.num_pretraining_iterations_per_epoch = 250
+        self.use_unlabelled = True
         self.seed: int | None = None
 
     @abstractmethod
-    def pretraining_settings(self) -> dict[str, Any]:
-        """The method's settings as plain values, learning_rate and weight_decay among them."""
+    def config(self) -> MethodConfig:
+        """The method's settings, learning_rate and weight_decay among them."""
 
     @abstractmethod
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         """The phases in their order; what stands between two of them runs when the former one is done."""
+
+    def pretraining_settings(self) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        return self.config().as_dict()
 
     def check_input(self) -> None:
         """Tells faults of data, fold and settings by an InputError, before any long work."""
         data = Path(self.preprocessed_dataset_folder)
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         self.pretraining_settings()
+        if self._takes_unlabelled:
+            self._unlabelled_cases(self.configuration_manager)
 
     def initialize(self) -> None:
         self.check_input()
@@ -83,12 +97,21 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         """Runs the phases, takes them up where they were interrupted, or takes their result where they are done."""
         if self.is_ddp:
             raise InputError("-num_gpus", "more than one", "1", "Pretraining runs on one GPU: leave -num_gpus out.")
+        if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
+            raise InputError(
+                "plans",
+                f"the network {type(self.planned_network).__name__}",
+                "one with encoder and decoder, as nnU-Net's U-Nets",
+                "Train with -tr nnUNetTrainer.",
+            )
         folder = Path(self.output_folder)
         if self.logger.resume and not self._interrupted() and (folder / PRETRAINED_NAME).is_file():
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
         if not self.logger.resume:
             self.discard_interrupted_run()
+        self._tell_settings()
+        phase = None
         for phase in self.pretraining_phases():
             if phase.checkpoint.is_file():
                 phase.resume()
@@ -96,19 +119,25 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 self.print_to_log_file(f"{phase.name.capitalize()} goes on after epoch {done}: {phase.checkpoint}")
             phase.run()
             phase.task.remove_additions()
+        if phase is None:
+            return
         if not self.disable_checkpointing:
             self._save_pretrained(folder / PRETRAINED_NAME, phase.settings)
             for name in self.phase_names:
                 (folder / checkpoint_name(name)).unlink(missing_ok=True)
         self.print_to_log_file("Pretraining done.\n")
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         # Without --c nnU-Net starts anew beside the checkpoints of an earlier run; --c must not fall back to those.
         if self.logger.resume and self._interrupted():
             self.print_to_log_file(
                 "The last run was interrupted in pretraining: nnU-Net's checkpoint is older, not used"
             )
             return
+        if not self.was_initialized:
+            self.initialize()
+        content = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
+        self.load_additions(content.get(CHECKPOINT_KEY, {}), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
 
     def discard_interrupted_run(self) -> None:
@@ -124,7 +153,17 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         temporary = os.path.join(os.path.dirname(filename), "." + os.path.basename(filename))
         super().save_checkpoint(temporary)
         if os.path.isfile(temporary):
+            if additions := self.checkpoint_additions():
+                content = torch.load(temporary, map_location="cpu", weights_only=False)
+                torch.save({**content, CHECKPOINT_KEY: additions}, temporary)
             os.replace(temporary, filename)
+
+    def checkpoint_additions(self) -> dict[str, Any]:
+        """What training needs beside nnU-Net's own state when --c takes it up."""
+        return {}
+
+    def load_additions(self, additions: dict[str, Any], file: str) -> None:
+        """Takes up the additions of a checkpoint; none where it has none."""
 
     def build_phase(
         self,
@@ -173,6 +212,41 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
     def planned_network(self) -> nn.Module:
         """nnU-Net's network without the wrapper of torch.compile."""
         return self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
+
+    @property
+    def _takes_unlabelled(self) -> bool:
+        # nnU-Net's previous stage predicts the data set's own cases alone.
+        return self.use_unlabelled and not self.is_cascaded
+
+    def _unlabelled_cases(self, configuration: ConfigurationManager) -> dict[str, Path]:
+        """Case -> its image without extension, preprocessed for a configuration: the images that the user gave to
+        `nnunet-semcl unlabelled`, and the fold's own cases with hidden labels."""
+        dataset = Path(self.preprocessed_dataset_folder_base)
+        given = unlabelled_folder(dataset, self.configuration_manager)
+        check_unlabelled(given, self.plans_manager, self.configuration_manager, self.dataset_json)
+        hidden = hidden_cases(dataset / "splits_final.json", self.fold)
+        images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
+        images |= {case: dataset / configuration.data_identifier / case for case in hidden}
+        missing = [case for case, image in images.items() if not has_image(image)]
+        if missing:
+            raise InputError(
+                str(images[missing[0]]),
+                "no preprocessed image",
+                f"one for each of the {len(images)} unlabelled cases ({len(missing)} are missing)",
+                "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
+            )
+        return images
+
+    def _tell_settings(self) -> None:
+        """Into the log with the reason for each, and into the fold's folder."""
+        config = self.config()
+        told = {name: {"value": value, "reason": config.reasons[name]} for name, value in config.as_dict().items()}
+        for name, of in told.items():
+            self.print_to_log_file(f"{name}: {of['value']} ({of['reason']})", add_timestamp=False)
+        write_json(told, Path(self.output_folder, f"{config.section}_settings.json"))
+        labelled = self.do_split()[0]
+        unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
+        self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
 
     def _load_pretrained(self, path: Path) -> None:
         content = load_safely(path, self.device, {"network_weights"})

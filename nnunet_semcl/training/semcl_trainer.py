@@ -10,28 +10,24 @@ from typing import Any
 import torch
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.data.attention import Attention, Cases, Object, objects_to_contrast
 from nnunet_semcl.data.contrast_batches import ContrastBatches
 from nnunet_semcl.data.image_labels import read_image_labels
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, has_image
 from nnunet_semcl.data.query_batches import QueryBatches
 from nnunet_semcl.data.training_batches import TrainingBatches
-from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.data.views import QueryViews
 from nnunet_semcl.data.voxel_batches import VoxelBatches
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.json_files import write_json
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
+from nnunet_semcl.semcl_config import SemCLConfig
 from nnunet_semcl.training.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 SOFT_MASKS = "coarse_attention"
-SETTINGS_NAME = "semcl_settings.json"
 
 
 class SemCLTrainer(PretrainingTrainer):
@@ -42,7 +38,6 @@ class SemCLTrainer(PretrainingTrainer):
 
     Attributes:
         use_attention: whether the encoder sees an object's mask beside the image.
-        use_unlabelled: whether unlabelled cases take part.
         num_coarse_epochs: length of the coarse training.
     """
 
@@ -58,18 +53,7 @@ class SemCLTrainer(PretrainingTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.use_attention = True
-        self.use_unlabelled = True
         self.num_coarse_epochs = 20
-
-    def pretrain(self) -> None:
-        if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
-            raise InputError(
-                "plans",
-                f"the network {type(self.planned_network).__name__}",
-                "one with encoder and decoder, as nnU-Net's U-Nets",
-                "Train with -tr nnUNetTrainer.",
-            )
-        super().pretrain()
 
     def check_input(self) -> None:
         super().check_input()
@@ -87,25 +71,15 @@ class SemCLTrainer(PretrainingTrainer):
         shutil.rmtree(Path(self.output_folder, SOFT_MASKS), ignore_errors=True)
 
     def pretraining_settings(self) -> dict[str, Any]:
-        return {**self._config().as_dict(), "use_attention": self.use_attention}
+        return {**super().pretraining_settings(), "use_attention": self.use_attention}
 
-    def _config(self) -> SemCLConfig:
+    def config(self) -> SemCLConfig:
         return SemCLConfig.from_plan(self.configuration_manager, self.configuration_name)
-
-    def _tell_settings(self) -> None:
-        """Into the log with the reason for each, and into the fold's folder."""
-        config = self._config()
-        told = {name: {"value": value, "reason": config.reasons[name]} for name, value in config.as_dict().items()}
-        for name, of in told.items():
-            self.print_to_log_file(f"{name}: {of['value']} ({of['reason']})", add_timestamp=False)
-        write_json(told, Path(self.output_folder, SETTINGS_NAME))
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()
         unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
         settings = self.pretraining_settings()
-        self._tell_settings()
-        self.print_to_log_file(f"{len(labelled.identifiers)} labelled and {len(unlabelled)} unlabelled training cases")
         objects = objects_to_contrast(labelled, self._objects())
         cases: list[Cases] = [labelled]
         seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
@@ -168,11 +142,6 @@ class SemCLTrainer(PretrainingTrainer):
         needs_queries = settings["objective"] != "voxel"
         return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])
 
-    @property
-    def _takes_unlabelled(self) -> bool:
-        # nnU-Net's previous stage predicts the data set's own cases alone.
-        return self.use_unlabelled and not self.is_cascaded
-
     def _check_previous_stage(self) -> None:
         """That the predictions which a cascade starts from are there."""
         for case in self.do_split()[0]:
@@ -198,22 +167,3 @@ class SemCLTrainer(PretrainingTrainer):
     def _objects(self) -> list[Object]:
         labels = self.label_manager
         return list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-
-    def _unlabelled_cases(self, configuration: ConfigurationManager) -> dict[str, Path]:
-        """Case -> its image without extension, preprocessed for a configuration: the images that the user gave to
-        `nnunet-semcl unlabelled`, and the fold's own cases with hidden labels."""
-        dataset = Path(self.preprocessed_dataset_folder_base)
-        given = unlabelled_folder(dataset, self.configuration_manager)
-        check_unlabelled(given, self.plans_manager, self.configuration_manager, self.dataset_json)
-        hidden = hidden_cases(dataset / "splits_final.json", self.fold)
-        images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
-        images |= {case: dataset / configuration.data_identifier / case for case in hidden}
-        missing = [case for case, image in images.items() if not has_image(image)]
-        if missing:
-            raise InputError(
-                str(images[missing[0]]),
-                "no preprocessed image",
-                f"one for each of the {len(images)} unlabelled cases ({len(missing)} are missing)",
-                "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
-            )
-        return images

@@ -4,6 +4,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.pretraining import phase
+from nnunet_semcl.training.ideal_trainer import IDEALTrainer
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
 phase.HELD_BACK_BATCHES = 1  # sixteen after each epoch take longer than all of these trainings
@@ -54,3 +55,19 @@ class SemCLTrainerManyEpochs(SemCLTrainerShort):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_pretraining_epochs = 8
         self.num_pretraining_iterations_per_epoch = 4
+
+
+class IDEALTrainerShort(IDEALTrainer, nnUNetTrainerShort):
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 2
+        self.num_pretraining_epochs = 2
+        self.num_pretraining_iterations_per_epoch = 3
+        self.seed = 7

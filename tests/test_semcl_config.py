@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_semcl.config import SemCLConfig
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.semcl_config import SemCLConfig
 
 
 def plan(batch_size=12, patch_size=(128, 160), strides=((1, 1), (2, 2), (2, 2)), **more) -> ConfigurationManager:

@@ -1,0 +1,89 @@
+"""IDEAL's settings: derived from nnU-Net's plan, single fields overridden by its "ideal" section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from nnunet_semcl.config import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    MethodConfig,
+    Rule,
+    is_whole,
+    learning_rate,
+    setting,
+    whole_from,
+)
+
+LOCATIONS_PER_BATCH = 1024  # similarities of all pairs stay cheap beside the network
+RADIUS_IN_VOXELS = 4
+FEWEST_PATCHES = 2  # locations of another image are what repels
+
+
+@dataclass(frozen=True)
+class IDEALConfig(MethodConfig):
+    """Settings of IDEAL's two phases.
+
+    Attributes:
+        patches_per_batch: patches in a batch of pretraining, two views each.
+        locations: of a patch, at most.
+        radius: in mm, within which locations of one image do not repel each other.
+        learning_rate: AdamW's largest one, after the warm-up.
+        level: of the decoder's features that are contrasted, 0 for the finest.
+        embedding_dim: length of an embedding.
+        temperature: of the contrast.
+        momentum: of the key network, from 0, a copy, to 1, which never moves.
+        weight_decay: AdamW's.
+        consistency: weight of the two decoders' agreement at the end of the ramp.
+        ramp: share of the training in which that weight rises.
+        reasons: why each of the others is what it is, for the log.
+    """
+
+    section = "ideal"
+
+    patches_per_batch: int = setting(
+        whole_from(FEWEST_PATCHES, f"a whole number of at least {FEWEST_PATCHES}: other images repel")
+    )
+    locations: int = setting(COUNT)
+    radius: float = setting(NOT_NEGATIVE)
+    learning_rate: float = setting(POSITIVE)
+    level: int = setting(None, 0, "pretrains encoder and decoder")
+    embedding_dim: int = setting(COUNT, 128, "usual for a dense contrast")
+    temperature: float = setting(POSITIVE, 0.2, "usual for a dense contrast")
+    momentum: float = setting(SHARE, 0.99, "the keys follow within a hundred steps: pretraining is short")
+    weight_decay: float = setting(NOT_NEGATIVE, 1e-2, "torch's for AdamW")
+    consistency: float = setting(NOT_NEGATIVE, 1.0, "unlabelled patches count as much as labelled ones")
+    ramp: float = setting(SHARE, 0.4, "the decoders have to know something before they teach")
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_plan(cls, configuration: ConfigurationManager, name: str) -> IDEALConfig:
+        """Derives the settings from a plan's configuration and applies its "ideal" section, if there is one.
+
+        Raises:
+            InputError: the section has an unknown key or an impossible value.
+        """
+        patches = max(FEWEST_PATCHES, configuration.batch_size)
+        rate, of_rate = learning_rate(configuration)
+        of_plan = {
+            "patches_per_batch": "the plan's batch: the key network takes no gradient",
+            "locations": f"{LOCATIONS_PER_BATCH} of a batch, shared among its patches",
+            "radius": f"{RADIUS_IN_VOXELS} voxels along the finest axis: neighbours look alike",
+            "learning_rate": of_rate,
+        }
+        levels = len(configuration.pool_op_kernel_sizes) - 1
+        rule = Rule(
+            f"a whole number from 0 to {levels - 1}, a level of the decoder", lambda v: is_whole(v) and 0 <= v < levels
+        )
+        derived = cls(
+            patches,
+            max(1, LOCATIONS_PER_BATCH // patches),
+            RADIUS_IN_VOXELS * min(configuration.spacing),
+            rate,
+            reasons=of_plan | cls.default_reasons(),
+        )
+        return derived.overridden(configuration, name, {"level": rule})

@@ -1,0 +1,74 @@
+"""Two decoders under labels, and each under the other's pseudo-labels where there are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Levels = Tensor | list[Tensor]  # with deep supervision a list from fine to coarse
+
+
+class BidirectionalConsistencyLoss(nn.Module):
+    """Supervision of both decoders, and cross pseudo supervision between them.
+
+    With p1 and p2 the decoders' outputs, y the labels of the first patches of a batch, and h the hard labels of an
+    output, through which no gradient goes:
+
+        L = S(p1, y) + S(p2, y) + w ( S(p1, h(p2)) + S(p2, h(p1)) )
+
+    The first two terms are taken over the labelled patches, the others over the unlabelled ones that follow.
+
+    Args:
+        supervised: S, a loss of outputs and targets, each one tensor or a list of levels.
+        hard_labels: h, of the finest level of an output (B, K, X, Y[, Z]) a target (B, 1 or more, X, Y[, Z]).
+
+    Attributes:
+        weight: w, 0 until it is set.
+
+    Shape:
+        outputs: two, of B patches each; target: of the first L <= B patches; returns a scalar.
+
+    Source: Basak et al., IDEAL, ICASSP 2023, arXiv 2210.15075 (y1 supervises p2 and y2 supervises p1, gradients
+    stopped); cross pseudo supervision is Chen et al. 2021, arXiv 2106.01226.
+    """
+
+    def __init__(self, supervised: nn.Module, hard_labels: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.supervised = supervised
+        self.hard_labels = hard_labels
+        self.weight = 0.0
+
+    def forward(self, outputs: tuple[Levels, Levels], target: Levels) -> Tensor:
+        labelled = len(target[0] if isinstance(target, list) else target)
+        first, second = ([level[:labelled] for level in _levels(output)] for output in outputs)
+        one, two = ([level[labelled:] for level in _levels(output)] for output in outputs)
+        listed = isinstance(target, list)
+        supervised = self._loss(first, _levels(target), listed) + self._loss(second, _levels(target), listed)
+        if not self.weight or not len(one[0]):
+            return supervised
+        cross = self._loss(one, self._pseudo(two), listed) + self._loss(two, self._pseudo(one), listed)
+        return supervised + self.weight * cross
+
+    def _loss(self, outputs: list[Tensor], targets: list[Tensor], listed: bool) -> Tensor:
+        return self.supervised(outputs, targets) if listed else self.supervised(outputs[0], targets[0])
+
+    @torch.no_grad()
+    def _pseudo(self, levels: list[Tensor]) -> list[Tensor]:
+        """The finest level's hard labels, on the grid of each level."""
+        finest = self.hard_labels(levels[0]).float()
+        return [F.interpolate(finest, level.shape[2:], mode="nearest") for level in levels]
+
+
+def _levels(output: Levels) -> list[Tensor]:
+    return list(output) if isinstance(output, (list, tuple)) else [output]
+
+
+def ramp_up(progress: float, length: float) -> float:
+    """From near 0 to 1 as progress (0 to 1) reaches the length: exp(-5 (1 - t)^2), of Laine and Aila 2017,
+    arXiv 1610.02242."""
+    t = min(1.0, progress / length) if length else 1.0
+    return math.exp(-5 * (1 - t) ** 2)

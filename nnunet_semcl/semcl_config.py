@@ -1,0 +1,125 @@
+"""SemCL's settings: derived from nnU-Net's plan, single fields overridden by its "semcl" section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from nnunet_semcl.config import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SWITCH,
+    MethodConfig,
+    Rule,
+    is_whole,
+    learning_rate,
+    one_of,
+    setting,
+    whole_from,
+)
+
+WANTED_QUERIES = 8
+OBJECTIVES = ("object", "voxel", "both")
+FEWEST_QUERIES = 4  # two objects, and two queries of each
+
+
+@dataclass(frozen=True)
+class SemCLConfig(MethodConfig):
+    """Settings of SemCL's pretraining.
+
+    Attributes:
+        query_size: edge lengths of a query patch in voxels, divisible by the network's strides.
+        queries_per_batch: queries in a batch, two views each: 2 objects x 2 queries at least.
+        objective: what is contrasted: "object", "voxel" or "both".
+        segmentation: whether nnU-Net's own loss stands beside the contrast.
+        copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
+        voxels: voxels that are sampled from a batch, as many of each class and half of them where classes meet.
+        embedding_dim: length of an embedding (the paper: 256).
+        temperature: of the supervised contrast.
+        learning_rate: AdamW's largest one, after the warm-up.
+        weight_decay: AdamW's.
+        coarse_model: folder of a finished nnU-Net model of the same data set and fold, of any configuration, whose
+            predictions are the unlabelled cases' attention; None lets the trainer train a coarse model first.
+        reasons: why each of the others is what it is, for the log.
+    """
+
+    section = "semcl"
+
+    query_size: tuple[int, ...] = setting(None)
+    queries_per_batch: int = setting(
+        whole_from(FEWEST_QUERIES, f"at least {FEWEST_QUERIES}: two objects with two queries each")
+    )
+    learning_rate: float = setting(POSITIVE)
+    objective: str = setting(one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, in a training step's memory")
+    segmentation: bool = setting(SWITCH, True, "so that the last layers learn too")
+    copy_paste: bool = setting(SWITCH, True, "what is learnt of labelled cases carries over to the others")
+    voxels: int = setting(COUNT, 512, "the loss stays cheap beside the network")
+    embedding_dim: int = setting(COUNT, 256, "the paper's")
+    temperature: float = setting(POSITIVE, 0.3, "the default of the authors' code; separates objects sooner than 0.1")
+    weight_decay: float = setting(NOT_NEGATIVE, 1e-2, "torch's for AdamW")
+    coarse_model: str | None = setting(
+        Rule("the folder of a model, or null", lambda value: value is None or isinstance(value, str)),
+        None,
+        "a coarse training goes first where cases are unlabelled",
+    )
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_plan(cls, configuration: ConfigurationManager, name: str) -> SemCLConfig:
+        """Derives the settings from a plan's configuration and applies its "semcl" section, if there is one.
+
+        Raises:
+            InputError: the section has an unknown key or an impossible value.
+        """
+        strides = np.prod(np.vstack(configuration.pool_op_kernel_sizes), axis=0)
+        query_size, queries = _queries(configuration.batch_size, configuration.patch_size, strides)
+        patches = f"{configuration.batch_size} patches of {_by(configuration.patch_size)}"
+        of_plan = {
+            "query_size": "the plan's patch"
+            if query_size == tuple(configuration.patch_size)
+            else f"as much of the plan's patch {_by(configuration.patch_size)} as lets a batch hold {WANTED_QUERIES}",
+            "queries_per_batch": f"about as many voxels as the plan's batch of {patches}"
+            if queries > FEWEST_QUERIES
+            else "two objects with two queries each, the fewest for a contrast",
+        }
+        rate, of_plan["learning_rate"] = learning_rate(configuration)
+        derived = cls(query_size, queries, rate, reasons=of_plan | cls.default_reasons())
+        return derived.overridden(configuration, name, {"query_size": _query_size_rule(strides)})
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
+
+
+def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tuple[tuple[int, ...], int]:
+    """Size and number of queries: the plan's patch, or as much of it as lets a batch hold eight queries.
+
+    A query is worth a patch of the plan's batch: its two views go through the encoder alone, which costs about what
+    one patch costs through encoder and decoder, in time and in the memory that the plan was made for.
+    """
+    share = min(1, batch_size / WANTED_QUERIES) ** (1 / len(patch_size))
+    # Two bottleneck voxels an axis at least, where the patch has them: instance normalisation needs more than one.
+    query_size = [int(min(p, max(2 * s, round(share * p / s) * s))) for p, s in zip(patch_size, strides, strict=True)]
+    queries = batch_size * math.prod(patch_size) // math.prod(query_size)
+    return tuple(query_size), max(FEWEST_QUERIES, queries)
+
+
+def _query_size_rule(strides: np.ndarray) -> Rule:
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == len(strides)
+            and all(is_whole(v) and v > 0 for v in value)
+            and all(v % s == 0 for v, s in zip(value, strides, strict=True))
+            and any(v > s for v, s in zip(value, strides, strict=True))  # instance normalisation needs two voxels
+        )
+
+    return Rule(
+        f"{len(strides)} whole numbers, multiples of the network's strides {strides.tolist()}, one above them", holds
+    )

@@ -1,0 +1,184 @@
+"""IDEALTrainer: dense local contrast without labels, then two decoders that teach each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch.utils.data import DataLoader
+
+from nnunet_semcl.data.bare_images import BareImages
+from nnunet_semcl.data.located_views import LocatedViews
+from nnunet_semcl.data.location_batches import LocationBatches
+from nnunet_semcl.data.training_batches import TrainingBatches
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.ideal_config import IDEALConfig
+from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, ramp_up
+from nnunet_semcl.networks.two_decoders import TwoDecoders
+from nnunet_semcl.pretraining.ideal_task import IDEALTask
+from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
+
+
+class IDEALTrainer(PretrainingTrainer):
+    """Dense local contrast, then bidirectional consistency (Basak et al. 2023, arXiv 2210.15075; details inferred).
+
+    The contrast needs no label. Where the fold has unlabelled cases, nnU-Net's training goes on over batches of
+    labelled and unlabelled patches, with a second decoder that is dropped in the end; without, it is nnU-Net's own.
+
+    Attributes:
+        use_consistency: whether unlabelled cases take part in nnU-Net's training.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.use_consistency = True
+        self.two_decoders: TwoDecoders | None = None
+
+    def config(self) -> IDEALConfig:
+        return IDEALConfig.from_plan(self.configuration_manager, self.configuration_name)
+
+    def check_input(self) -> None:
+        super().check_input()
+        if not self.do_split()[0]:
+            file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+            raise InputError(
+                f"{file}, fold {self.fold}",
+                "no labelled training case",
+                "at least one: the second phase is supervised",
+                "Move cases from unlabelled to train.",
+            )
+
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        if self.is_cascaded:
+            self.print_to_log_file("No pretraining: images alone do not fit a network that also sees a previous stage")
+            return
+        if not self.num_pretraining_epochs:
+            return
+        training, validation = self.do_split()
+        data = Path(self.preprocessed_dataset_folder)
+        images = [data / case for case in training]
+        images += self._unlabelled_cases(self.configuration_manager).values() if self._takes_unlabelled else []
+        settings = self.pretraining_settings()
+        names = ("level", "embedding_dim", "temperature", "radius", "momentum")
+        task = IDEALTask(self.planned_network, **{name: settings[name] for name in names})
+        held_out = [data / case for case in validation if case not in set(training)]  # none in fold all
+        yield self.build_phase(
+            "pretraining",
+            task,
+            self._location_batches(images),
+            self._location_batches(held_out) if held_out else None,
+            self.num_pretraining_epochs,
+            settings,
+        )
+
+    def _location_batches(self, images: list[Path]) -> LocationBatches:
+        settings = self.pretraining_settings()
+        rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        return LocationBatches(
+            images,
+            LocatedViews(self.configuration_manager.patch_size, rotation, mirror_axes, dummy_2d),
+            settings["patches_per_batch"],
+            settings["locations"],
+            self.configuration_manager.spacing,
+            self.batch_seed,
+        )
+
+    def _set_batch_size_and_oversample(self) -> None:
+        super()._set_batch_size_and_oversample()
+        if self._is_semi_supervised:
+            # The other half of a batch is unlabelled: a step takes the memory that the plan was made for.
+            self.batch_size = max(1, self.batch_size // 2)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer, schedule = super().configure_optimizers()
+        if self._is_semi_supervised:
+            self.two_decoders = TwoDecoders(self.planned_network)
+            optimizer.add_param_group({"params": list(self.two_decoders.second.parameters())})
+        return optimizer, schedule
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.two_decoders is None:
+            self.print_to_log_file("No unlabelled cases take part in training: it is nnU-Net's own")
+            return
+        cases = BareImages(self._unlabelled_cases(self.configuration_manager), self.label_manager)
+        self.print_to_log_file(
+            f"Two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches in a batch"
+        )
+        batches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False)
+        first = self.current_epoch * self.num_iterations_per_epoch
+        self.unlabelled_batches = iter(
+            DataLoader(batches, batch_size=None, sampler=count(first), num_workers=get_allowed_n_proc_DA() // 2)
+        )
+        self.consistency_loss = BidirectionalConsistencyLoss(self.loss, self._hard_labels)
+        self.two_decoders_forward = torch.compile(self.two_decoders) if self._do_i_compile() else self.two_decoders
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.two_decoders is not None:
+            config = self.config()
+            weight = config.consistency * ramp_up(self.current_epoch / self.num_epochs, config.ramp)
+            self.consistency_loss.weight = weight
+            self.two_decoders.train()
+            self.print_to_log_file(f"Consistency weight: {weight:.4f}")
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's own step, on both decoders: its precision, clipping and optimiser stay."""
+        if self.two_decoders is None:
+            return super().train_step(batch)
+        both = {**batch, "data": torch.cat((batch["data"], next(self.unlabelled_batches)["image"]))}
+        network, loss = self.network, self.loss
+        self.network, self.loss = self.two_decoders_forward, self.consistency_loss
+        try:
+            step = super().train_step(both)
+        finally:
+            self.network, self.loss = network, loss
+        if not np.isfinite(step["loss"]):
+            raise RuntimeError(
+                f"Epoch {self.current_epoch}: the loss is {step['loss']}. The last checkpoint in {self.output_folder} "
+                "is kept. Lower consistency, or look for values that are not finite in the images."
+            )
+        return step
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.unlabelled_batches = None  # sends its workers home
+
+    def checkpoint_additions(self) -> dict[str, Any]:
+        return {} if self.two_decoders is None else {"second_decoder": self.two_decoders.second.state_dict()}
+
+    def load_additions(self, additions: dict[str, Any], file: str) -> None:
+        if ("second_decoder" in additions) != (self.two_decoders is not None):
+            found, expected = "no second decoder", "one, since the fold has unlabelled cases"
+            if self.two_decoders is None:
+                found, expected = "a second decoder", "none, since the fold has no unlabelled cases"
+            raise InputError(file, found, expected, "Bring the unlabelled cases back, or start again without --c.")
+        if self.two_decoders is not None:
+            self.two_decoders.second.load_state_dict(additions["second_decoder"])
+
+    def _hard_labels(self, output: torch.Tensor) -> torch.Tensor:
+        """As nnU-Net's loss takes a target: (B, K, X, Y[, Z]) -> labels (B, 1, X, Y[, Z]), or regions (B, K, X, Y[, Z])
+        and, with an ignore label, one more channel that ignores nothing."""
+        labels = self.label_manager
+        if not labels.has_regions:
+            return output.argmax(1, keepdim=True)
+        regions = output > 0
+        return torch.cat((regions, torch.zeros_like(regions[:, :1])), 1) if labels.has_ignore_label else regions
+
+    @property
+    def _is_semi_supervised(self) -> bool:
+        takes = self.use_consistency and self._takes_unlabelled
+        return takes and bool(self._unlabelled_cases(self.configuration_manager))
