@@ -38,6 +38,8 @@ from scipy.stats import wilcoxon
 HERE = Path(__file__).parent
 BASE_FOLD = 0
 COLD = "ColdTrainer"
+NO_PRETRAINING = (COLD, "IDEAL_noPretraining")
+NO_COARSE = (*NO_PRETRAINING, "IDEAL")
 STEPS_PER_EPOCH = 50
 
 
@@ -72,9 +74,9 @@ def main() -> None:
             trainer,
             labelled,
             steps,
-            # Without unlabelled cases there is no coarse training: its steps go to nnU-Net's.
-            _share(steps, args.coarse_share) if trainer != COLD and labelled != "all" else 0,
-            _share(steps, args.pretraining_share) if trainer != COLD else 0,
+            # What a trainer does not do, nnU-Net's training gets; without unlabelled cases there is no coarse training.
+            _share(steps, args.coarse_share) if _class(trainer) not in NO_COARSE and labelled != "all" else 0,
+            _share(steps, args.pretraining_share) if _class(trainer) not in NO_PRETRAINING else 0,
             seed,
         )
         for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
@@ -164,6 +166,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", action="store_true", help="only print and draw what is there")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are missing")
     return parser
+
+
+def _class(trainer: str) -> str:
+    return trainer.partition(":")[0]
 
 
 def _share(steps: int, share: float) -> int:

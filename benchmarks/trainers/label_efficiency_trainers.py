@@ -20,7 +20,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_semcl.data.attention import Cases
 from nnunet_semcl.pretraining import phase
 from nnunet_semcl.pretraining.phase import PretrainingPhase
-from nnunet_semcl.semcl_config import SemCLConfig
+from nnunet_semcl.training.ideal_trainer import IDEALTrainer
+from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
 phase.HELD_BACK_BATCHES = 1  # for the log alone, and after each of the short epochs here
@@ -80,8 +81,8 @@ class ColdTrainer(nnUNetTrainer):
         torch.manual_seed(self.run_seed)
 
 
-class SemCL(SemCLTrainer, ColdTrainer):
-    """Coarse training where cases are unlabelled, contrast, and nnU-Net's training for the steps that are left."""
+class PretrainedTrainer(PretrainingTrainer, ColdTrainer):
+    """Pretraining, and nnU-Net's training for the steps that are left; settings of the method or of its trainer."""
 
     def __init__(
         self,
@@ -96,18 +97,34 @@ class SemCL(SemCLTrainer, ColdTrainer):
         self.seed = self.run_seed
         self.num_pretraining_iterations_per_epoch = run["steps_per_epoch"]
         self.num_pretraining_epochs = run["pretraining_steps"] // run["steps_per_epoch"]
-        self.num_coarse_epochs = run["coarse_steps"] // run["steps_per_epoch"]
-        of_config = {field.name for field in fields(SemCLConfig)}
+        config = self.config()
+        of_config = {field.name for field in fields(config)}
         for key, value in run["settings"].items():
             if key in of_config:
-                self.configuration_manager.configuration.setdefault("semcl", {})[key] = value
+                self.configuration_manager.configuration.setdefault(config.section, {})[key] = value
             elif hasattr(self, key):
                 setattr(self, key, value)
             else:
-                raise ValueError(f"{key} is neither a setting of SemCLConfig nor an attribute of SemCLTrainer")
+                raise ValueError(f"{key} is neither a setting of {type(config).__name__} nor an attribute of a trainer")
 
     def steps_before_training(self, run: dict) -> int:
         return run["pretraining_steps"] + run["coarse_steps"]
+
+
+class SemCL(PretrainedTrainer, SemCLTrainer):
+    """Coarse training where cases are unlabelled, contrast, and nnU-Net's training for the steps that are left."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        run = json.loads(os.environ["LABEL_EFFICIENCY"])
+        self.num_coarse_epochs = run["coarse_steps"] // run["steps_per_epoch"]
 
     def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> Cases:
         cases = super()._pseudo_labelled(unlabelled)
@@ -133,3 +150,11 @@ class Control(SelfTraining):
     augmentation, with as many patches a step."""
 
     _takes_unlabelled = False
+
+
+class IDEAL(PretrainedTrainer, IDEALTrainer):
+    """Dense contrast, and training with two decoders for the steps that are left."""
+
+
+class IDEAL_noPretraining(IDEAL):
+    """All the steps with two decoders."""
