@@ -1,9 +1,11 @@
-"""Random numbers that depend on a seed and a batch's number alone."""
+"""Random numbers that depend on a seed and a batch's number alone, and the global ones' state for --c."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,3 +26,22 @@ def seeded(seed: int, number: int) -> Iterator[np.random.Generator]:
             yield np.random.default_rng(sequence)
     finally:
         np.random.set_state(state)
+
+
+def random_states() -> dict[str, Any]:
+    """Of Python's, numpy's and torch's global generators, those of all GPUs among them."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"].cpu())
+    # Another machine may have fewer GPUs, or none.
+    for gpu, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+        torch.cuda.set_rng_state(state.cpu(), gpu)

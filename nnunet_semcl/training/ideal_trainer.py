@@ -158,9 +158,13 @@ class IDEALTrainer(PretrainingTrainer):
         self.unlabelled_batches = None  # sends its workers home
 
     def checkpoint_additions(self) -> dict[str, Any]:
-        return {} if self.two_decoders is None else {"second_decoder": self.two_decoders.second.state_dict()}
+        additions = super().checkpoint_additions()
+        if self.two_decoders is not None:
+            additions["second_decoder"] = self.two_decoders.second.state_dict()
+        return additions
 
     def load_additions(self, additions: dict[str, Any], file: str) -> None:
+        super().load_additions(additions, file)
         if ("second_decoder" in additions) != (self.two_decoders is not None):
             found, expected = "no second decoder", "one, since the fold has unlabelled cases"
             if self.two_decoders is None:

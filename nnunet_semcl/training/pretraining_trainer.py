@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
+from nnunet_semcl.data.seeding import random_states, set_random_states
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
@@ -58,6 +59,8 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         self.num_pretraining_iterations_per_epoch = 250
         self.use_unlabelled = True
         self.seed: int | None = None
+        self.save_every = 1  # a kill costs an epoch at most; nnU-Net's default is 50
+        self._states_to_restore: dict[str, Any] | None = None
 
     @abstractmethod
     def config(self) -> MethodConfig:
@@ -153,17 +156,24 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         temporary = os.path.join(os.path.dirname(filename), "." + os.path.basename(filename))
         super().save_checkpoint(temporary)
         if os.path.isfile(temporary):
-            if additions := self.checkpoint_additions():
-                content = torch.load(temporary, map_location="cpu", weights_only=False)
-                torch.save({**content, CHECKPOINT_KEY: additions}, temporary)
+            content = torch.load(temporary, map_location="cpu", weights_only=False)
+            torch.save({**content, CHECKPOINT_KEY: self.checkpoint_additions()}, temporary)
             os.replace(temporary, filename)
 
     def checkpoint_additions(self) -> dict[str, Any]:
         """What training needs beside nnU-Net's own state when --c takes it up."""
-        return {}
+        return {"random_states": random_states()}
 
     def load_additions(self, additions: dict[str, Any], file: str) -> None:
-        """Takes up the additions of a checkpoint; none where it has none."""
+        """Takes up the additions of a checkpoint; none where it is nnU-Net's own."""
+        self._states_to_restore = additions.get("random_states")
+
+    def on_train_epoch_start(self) -> None:
+        # Not sooner: setting up the data loaders draws random numbers too.
+        if self._states_to_restore is not None:
+            set_random_states(self._states_to_restore)
+            self._states_to_restore = None
+        super().on_train_epoch_start()
 
     def build_phase(
         self,
