@@ -239,10 +239,11 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
         subprocess.run([str(program), *command[1:]], env=os.environ | environment, stdout=log, stderr=log, check=True)
     summary = next(folder.glob(f"*/*/fold_{fold}/validation/summary.json"))
     cases = measures_by_case(summary)
-    row = {**asdict(run), "seconds": round(time.time() - started), "cases": cases}
+    seconds = None if again else round(time.time() - started)  # the time of an interrupted run is not known
+    row = {**asdict(run), "seconds": seconds, "cases": cases}
     with lock, open(args.results, "a") as results:
         results.write(json.dumps(row) + "\n")
-    print(f"{run.name}: Dice {_mean(cases.values(), 'dice'):.4f}, {row['seconds']} s", flush=True)
+    print(f"{run.name}: Dice {_mean(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)
 
 
 def _call(command: str, *more: str) -> None:

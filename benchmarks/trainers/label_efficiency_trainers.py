@@ -126,8 +126,8 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
         run = json.loads(os.environ["LABEL_EFFICIENCY"])
         self.num_coarse_epochs = run["coarse_steps"] // run["steps_per_epoch"]
 
-    def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> Cases:
-        cases = super()._pseudo_labelled(unlabelled)
+    def _pseudo_labelled(self, unlabelled: dict[str, Path], labelled: Cases) -> Cases:
+        cases = super()._pseudo_labelled(unlabelled, labelled)
         return InMemory(cases) if self.in_memory else cases
 
 
@@ -140,7 +140,7 @@ class SelfTraining(SemCL):
         if self.num_coarse_epochs:
             yield self._supervised_phase("coarse", cases, None, self.num_coarse_epochs)
         if unlabelled:
-            pseudo_labelled = self._pseudo_labelled(unlabelled)
+            pseudo_labelled = self._pseudo_labelled(unlabelled, cases[0])
             cases += [pseudo_labelled] if pseudo_labelled.identifiers else []
         yield self._supervised_phase("pretraining", cases, None, self.num_pretraining_epochs, copy_paste=True)
 

@@ -12,6 +12,7 @@ import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.data.attention import UNKNOWN, Object, labels_of, thin_out
+from nnunet_semcl.data.components import keep_largest_components
 
 FEWEST_VOXELS = 50  # the paper's: what a coarse model finds of an object below that is not trusted
 CONFIDENT = 0.9  # from here on a voxel may be the centre of a query or of a patch
@@ -57,13 +58,25 @@ class PseudoLabelledCases:
         return open_case(self.images[identifier]), segmentation, None, self._properties[identifier]
 
 
-def save_pseudo_labels(probabilities: np.ndarray, file: Path, labels: LabelManager) -> None:
+def save_pseudo_labels(
+    probabilities: np.ndarray, file: Path, labels: LabelManager, pieces: Sequence[Object] = ()
+) -> None:
     """Keeps a case's probabilities (heads, X, Y, Z), from 0 to 1, as `file`.b2nd, in steps of 1/255, and before that
-    its segmentation (1, X, Y, Z) int16."""
+    its segmentation (1, X, Y, Z) int16.
+
+    Args:
+        pieces: objects that lie in one piece; but for the largest one they become background.
+    """
     soft = np.rint(probabilities * FULL).astype(np.uint8)
     # Of labels nnU-Net takes the largest, in bytes as well as in floats, which would need four times the memory.
     segmentation = labels.convert_probabilities_to_segmentation(soft / FULL if labels.has_regions else soft)
-    for array, target in ((np.asarray(segmentation, np.int16)[None], _segmentation_file(file)), (soft, file)):
+    segmentation = np.asarray(segmentation, np.int16)
+    cleaned = keep_largest_components(segmentation, pieces)
+    removed = cleaned != segmentation
+    soft[:, removed] = 0
+    if not labels.has_regions:
+        soft[0, removed] = FULL
+    for array, target in ((cleaned[None], _segmentation_file(file)), (soft, file)):
         temporary = target.with_name(f".{target.name}.b2nd")
         temporary.unlink(missing_ok=True)
         blosc2.asarray(array, urlpath=str(temporary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
+from nnunet_semcl.data.attention import Object
 from nnunet_semcl.data.pseudo_labels import open_case, save_pseudo_labels
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json
@@ -71,12 +73,14 @@ def predict_pseudo_labels(
     own_images: dict[str, Path],
     trainer: nnUNetTrainer,
     folder: Path,
+    pieces: Sequence[Object],
 ) -> None:
     """Predicts each case that has no file in the folder yet, and keeps the probabilities on the trainer's own grid.
 
     Args:
         images: case -> image without extension, preprocessed for the predictor's configuration.
         own_images: the same for the trainer's.
+        pieces: objects of which the largest component is kept.
     """
     folder.mkdir(exist_ok=True)
     decoder = getattr(predictor.network, "_orig_mod", predictor.network).decoder
@@ -93,7 +97,7 @@ def predict_pseudo_labels(
                     _spacing(trainer.plans_manager, trainer.configuration_manager),
                 )
             probabilities = predictor.label_manager.apply_inference_nonlin(logits).numpy()
-            save_pseudo_labels(probabilities, folder / case, predictor.label_manager)
+            save_pseudo_labels(probabilities, folder / case, predictor.label_manager, pieces)
     decoder.deep_supervision = deep_supervision
 
 

@@ -12,6 +12,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_semcl.data.attention import Attention, Cases, Object, objects_to_contrast
+from nnunet_semcl.data.components import in_one_piece
 from nnunet_semcl.data.contrast_batches import ContrastBatches
 from nnunet_semcl.data.image_labels import read_image_labels
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, has_image
@@ -87,7 +88,7 @@ class SemCLTrainer(PretrainingTrainer):
         if unlabelled:
             if settings["coarse_model"] is None:
                 yield self._supervised_phase("coarse", cases, held_out, self.num_coarse_epochs)
-            pseudo_labelled = self._pseudo_labelled(unlabelled)
+            pseudo_labelled = self._pseudo_labelled(unlabelled, labelled)
             cases += [pseudo_labelled] if pseudo_labelled.identifiers else []
         contrast = SemCLTask(
             self.planned_network,
@@ -110,13 +111,16 @@ class SemCLTrainer(PretrainingTrainer):
         held_back = TrainingBatches(self, [held_out], self.batch_seed, copy_paste) if held_out else None
         return self.build_phase(name, task, batches, held_back, epochs, self.pretraining_settings())
 
-    def _pseudo_labelled(self, unlabelled: dict[str, Path]) -> PseudoLabelledCases:
+    def _pseudo_labelled(self, unlabelled: dict[str, Path], labelled: Cases) -> PseudoLabelledCases:
         """By the model that the user names, or by the network as the coarse training left it."""
         named = self.pretraining_settings()["coarse_model"]
         model = own_model(self) if named is None else named_model(Path(named), self)
         images = self._unlabelled_cases(model.configuration_manager)
         folder = Path(self.output_folder, SOFT_MASKS)
-        predict_pseudo_labels(model, images, unlabelled, self, folder)
+        foreground = tuple(self.label_manager.foreground_labels)
+        pieces = in_one_piece(labelled, [foreground, *self._objects()])
+        self.print_to_log_file("In one piece, of which coarse masks keep the largest:", *pieces or ["none"])
+        predict_pseudo_labels(model, images, unlabelled, self, folder, pieces)
         cases = PseudoLabelledCases(unlabelled, folder, self._objects(), self.label_manager)
         for o, count in cases.skipped.items():
             self.print_to_log_file(f"Object {o}: too few voxels in {count} of {len(unlabelled)} coarse predictions")

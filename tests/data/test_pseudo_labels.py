@@ -101,3 +101,19 @@ def test_neither_labels_nor_properties_are_opened(tmp_path):
         (tmp_path / name).write_bytes(b"garbage")
     cases = pseudo_labelled(tmp_path, LABELS, [1], x=one_hot((0, 6, 1.0), (0, 0, 0)))
     cases.load_case("x")[1][:]
+
+
+@pytest.mark.parametrize("labels", (LABELS, REGIONS))
+def test_what_is_not_of_the_one_piece_becomes_sure_background(tmp_path, labels):
+    if labels.has_regions:
+        probabilities = np.zeros((2, *SHAPE), np.float32)
+        probabilities[0, :, 0:8], probabilities[0, :, 10:12] = 1, 1
+    else:
+        probabilities = one_hot((0, 8, 1.0), (10, 12, 1.0))
+    save_pseudo_labels(probabilities, tmp_path / "x", labels, [(1, 2)])
+    segmentation = blosc2.open(str(tmp_path / "x_seg.b2nd"))[:]
+    assert rows(segmentation) == [1] * 8 + [0] * 4
+    soft = blosc2.open(str(tmp_path / "x.b2nd"))[:]
+    background = [0] * len(soft) if labels.has_regions else [255, 0, 0]
+    assert soft[:, 0, 11, 0].tolist() == background
+    assert soft[:, 0, 0, 0].tolist() != background

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+
+from nnunet_semcl.data.components import in_one_piece, keep_largest_components
+
+FOREGROUND = (1, 2)
+
+
+class Segmentations:
+    """Cases of which nothing but a segmentation (X, Y, Z) is read."""
+
+    source_folder = "segmentations"
+
+    def __init__(self, *segmentations: np.ndarray) -> None:
+        self.segmentations = dict(enumerate(segmentations))
+        self.identifiers = list(self.segmentations)
+
+    def load_case(self, identifier: int) -> tuple:
+        return None, self.segmentations[identifier][None], None, {}
+
+
+def segmentation(*boxes: tuple[int, int, int]) -> np.ndarray:
+    """Background but for slabs [start, end) of a label."""
+    result = np.zeros((20, 4, 4), np.int16)
+    for label, start, end in boxes:
+        result[start:end] = label
+    return result
+
+
+def test_an_object_in_two_pieces_in_one_case_is_none_of_them():
+    whole, split = segmentation((1, 0, 3), (2, 3, 6)), segmentation((1, 0, 3), (2, 3, 6), (2, 8, 9))
+    assert in_one_piece(Segmentations(whole), [FOREGROUND, 1, 2]) == [FOREGROUND, 1, 2]
+    assert in_one_piece(Segmentations(whole, split), [FOREGROUND, 1, 2]) == [1]
+    assert in_one_piece(Segmentations(split, whole), [2]) == []
+
+
+def test_a_stray_voxel_makes_no_second_piece():
+    stray = segmentation((1, 0, 10))
+    stray[15, 0, 0] = 1
+    assert in_one_piece(Segmentations(stray), [1]) == [1]
+
+
+def test_the_largest_component_stays_and_nothing_else_changes():
+    found = segmentation((1, 0, 3), (2, 3, 6), (1, 8, 10), (2, 12, 20))
+    found[6] = -1  # not annotated
+    kept = keep_largest_components(found, [1])
+    assert (kept[8:10] == 0).all()
+    kept[8:10] = 1
+    np.testing.assert_array_equal(kept, found)
+    assert np.unique(keep_largest_components(found, [FOREGROUND])).tolist() == [-1, 0, 2]
+    np.testing.assert_array_equal(keep_largest_components(found, []), found)
