@@ -11,13 +11,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_semcl.data.attention import Cases
+from nnunet_semcl.data.attention import Cases, Object
 from nnunet_semcl.pretraining import phase
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.training.ideal_trainer import IDEALTrainer
@@ -126,30 +126,29 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
         run = json.loads(os.environ["LABEL_EFFICIENCY"])
         self.num_coarse_epochs = run["coarse_steps"] // run["steps_per_epoch"]
 
-    def _pseudo_labelled(self, unlabelled: dict[str, Path], labelled: Cases) -> Cases:
-        cases = super()._pseudo_labelled(unlabelled, labelled)
-        return InMemory(cases) if self.in_memory else cases
+    def _pseudo_labelled(self, *args: Any) -> list[Cases]:
+        cases = super()._pseudo_labelled(*args)
+        return [InMemory(of) for of in cases] if self.in_memory else cases
 
 
 class SelfTraining(SemCL):
-    """SemCL without its contrast: what the coarse masks and copy-paste give by themselves."""
+    """SemCL without its contrast: what the masks of unlabelled cases and copy-paste give by themselves."""
 
-    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
-        cases: list[Cases] = [self.get_tr_and_val_datasets()[0]]
-        unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
-        if self.num_coarse_epochs:
-            yield self._supervised_phase("coarse", cases, None, self.num_coarse_epochs)
-        if unlabelled:
-            pseudo_labelled = self._pseudo_labelled(unlabelled, cases[0])
-            cases += [pseudo_labelled] if pseudo_labelled.identifiers else []
-        yield self._supervised_phase("pretraining", cases, None, self.num_pretraining_epochs, copy_paste=True)
+    def _contrast_phase(
+        self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
+    ) -> PretrainingPhase:
+        return self._supervised_phase(name, cases, None, epochs, copy_paste=True)
 
 
-class Control(SelfTraining):
+class Control(SemCL):
     """SemCL without contrast and without the unlabelled cases: supervised steps under the same optimiser, schedule and
     augmentation, with as many patches a step."""
 
-    _takes_unlabelled = False
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        labelled: list[Cases] = [self.get_tr_and_val_datasets()[0]]
+        if self.num_coarse_epochs:
+            yield self._supervised_phase("coarse", labelled, None, self.num_coarse_epochs)
+        yield self._supervised_phase("pretraining", labelled, None, self.num_pretraining_epochs, copy_paste=True)
 
 
 class IDEAL(PretrainedTrainer, IDEALTrainer):

@@ -85,7 +85,7 @@ def predict_pseudo_labels(
     folder.mkdir(exist_ok=True)
     decoder = getattr(predictor.network, "_orig_mod", predictor.network).decoder
     deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
-    for case, image in tqdm(images.items(), "Coarse attention", disable=None):
+    for case, image in tqdm(images.items(), "Masks of unlabelled cases", disable=None):
         if not (folder / f"{case}.b2nd").is_file():
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(open_case(image)[:])).float().cpu()
             shape = open_case(own_images[case]).shape[1:]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
@@ -28,21 +29,22 @@ from nnunet_semcl.semcl_config import SemCLConfig
 from nnunet_semcl.training.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
-SOFT_MASKS = "coarse_attention"
+COARSE_MASKS, REFINED_MASKS = "coarse_attention", "refined_attention"
 
 
 class SemCLTrainer(PretrainingTrainer):
     """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596).
 
     The attention comes from the labels; where the fold has unlabelled cases, a coarse training goes first and its
-    predictions are their attention.
+    predictions are their attention, and in the second half of pretraining the predictions of the network after the
+    first.
 
     Attributes:
         use_attention: whether the encoder sees an object's mask beside the image.
         num_coarse_epochs: length of the coarse training.
     """
 
-    phase_names = ("coarse", "pretraining")
+    phase_names = ("coarse", "pretraining", "refinement")
 
     def __init__(
         self,
@@ -69,7 +71,8 @@ class SemCLTrainer(PretrainingTrainer):
 
     def discard_interrupted_run(self) -> None:
         super().discard_interrupted_run()
-        shutil.rmtree(Path(self.output_folder, SOFT_MASKS), ignore_errors=True)
+        for masks in (COARSE_MASKS, REFINED_MASKS):
+            shutil.rmtree(Path(self.output_folder, masks), ignore_errors=True)
 
     def pretraining_settings(self) -> dict[str, Any]:
         return {**super().pretraining_settings(), "use_attention": self.use_attention}
@@ -82,15 +85,28 @@ class SemCLTrainer(PretrainingTrainer):
         unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
         settings = self.pretraining_settings()
         objects = objects_to_contrast(labelled, self._objects())
-        cases: list[Cases] = [labelled]
         seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
         held_out = validation if not seen and Attention(validation, objects).centres else None
-        if unlabelled:
-            if settings["coarse_model"] is None:
-                yield self._supervised_phase("coarse", cases, held_out, self.num_coarse_epochs)
-            pseudo_labelled = self._pseudo_labelled(unlabelled, labelled)
-            cases += [pseudo_labelled] if pseudo_labelled.identifiers else []
-        contrast = SemCLTask(
+        epochs = self.num_pretraining_epochs
+        if not unlabelled:
+            yield self._contrast_phase("pretraining", [labelled], held_out, objects, epochs)
+            return
+        if settings["coarse_model"] is None:
+            yield self._supervised_phase("coarse", [labelled], held_out, self.num_coarse_epochs)
+        pieces = in_one_piece(labelled, [tuple(self.label_manager.foreground_labels), *self._objects()])
+        self.print_to_log_file("In one piece, of which masks keep the largest component:", *pieces or ["nothing"])
+        refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
+        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), unlabelled, pieces, COARSE_MASKS)]
+        yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
+        if refinement:
+            cases = [labelled, *self._pseudo_labelled(own_model(self), unlabelled, pieces, REFINED_MASKS)]
+            yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
+
+    def _contrast_phase(
+        self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
+    ) -> PretrainingPhase:
+        settings = self.pretraining_settings()
+        task = SemCLTask(
             self.planned_network,
             settings["objective"],
             settings["embedding_dim"],
@@ -100,7 +116,7 @@ class SemCLTrainer(PretrainingTrainer):
         )
         batches = self._contrast_batches(cases, objects)
         held_back = self._contrast_batches([held_out], objects) if held_out else None
-        yield self.build_phase("pretraining", contrast, batches, held_back, self.num_pretraining_epochs, settings)
+        return self.build_phase(name, task, batches, held_back, epochs, settings)
 
     def _supervised_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
@@ -111,20 +127,22 @@ class SemCLTrainer(PretrainingTrainer):
         held_back = TrainingBatches(self, [held_out], self.batch_seed, copy_paste) if held_out else None
         return self.build_phase(name, task, batches, held_back, epochs, self.pretraining_settings())
 
-    def _pseudo_labelled(self, unlabelled: dict[str, Path], labelled: Cases) -> PseudoLabelledCases:
-        """By the model that the user names, or by the network as the coarse training left it."""
+    def _coarse_model(self) -> nnUNetPredictor:
+        """The one that the user names, or the network as the coarse training left it."""
         named = self.pretraining_settings()["coarse_model"]
-        model = own_model(self) if named is None else named_model(Path(named), self)
+        return own_model(self) if named is None else named_model(Path(named), self)
+
+    def _pseudo_labelled(
+        self, model: nnUNetPredictor, unlabelled: dict[str, Path], pieces: list[Object], folder_name: str
+    ) -> list[Cases]:
+        """The unlabelled cases under a model's masks, if it finds any object in any of them."""
         images = self._unlabelled_cases(model.configuration_manager)
-        folder = Path(self.output_folder, SOFT_MASKS)
-        foreground = tuple(self.label_manager.foreground_labels)
-        pieces = in_one_piece(labelled, [foreground, *self._objects()])
-        self.print_to_log_file("In one piece, of which coarse masks keep the largest:", *pieces or ["none"])
+        folder = Path(self.output_folder, folder_name)
         predict_pseudo_labels(model, images, unlabelled, self, folder, pieces)
         cases = PseudoLabelledCases(unlabelled, folder, self._objects(), self.label_manager)
         for o, count in cases.skipped.items():
             self.print_to_log_file(f"Object {o}: too few voxels in {count} of {len(unlabelled)} coarse predictions")
-        return cases
+        return [cases] if cases.identifiers else []
 
     def _contrast_batches(self, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
         """Queries of objects and patches with sampled voxels, as the objective needs them."""

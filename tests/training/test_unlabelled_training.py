@@ -48,7 +48,9 @@ def test_hidden_cases_take_part_and_their_labels_do_not(budget, make_trainer):
     first = pretrain(make_trainer(fold=FOLD))
     fold = budget.fold("SemCLTrainerShort", "2d", fold=FOLD)
     assert masked_cases(fold / "coarse_attention") == set(split(budget)["unlabelled"])
-    assert (fold / "coarse_log.jsonl").is_file() and (fold / "coarse.png").is_file()
+    assert masked_cases(fold / "refined_attention") == set(split(budget)["unlabelled"])
+    for phase in ("coarse", "pretraining", "refinement"):
+        assert (fold / f"{phase}_log.jsonl").is_file() and (fold / f"{phase}.png").is_file()
     assert not list(fold.glob("checkpoint_coarse.pth"))
 
     data = budget.preprocessed / "nnUNetPlans_2d"
@@ -84,21 +86,21 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", ("coarse", "soft masks", "pretraining"))
+@pytest.mark.parametrize("moment", ("coarse", "soft masks", "pretraining", "refined masks", "refinement"))
 def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, monkeypatch, moment):
     whole = pretrain(make_trainer(fold=FOLD))
     shutil.rmtree(budget.root / "results")
     interrupted = make_trainer(fold=FOLD)
     interrupted.initialize()
     with monkeypatch.context() as patch:
-        if moment == "soft masks":
+        if "masks" in moment:
             from nnunet_semcl.training import coarse_model
 
             save, calls = coarse_model.save_pseudo_labels, []
 
             def die(*args):
                 calls.append(args)
-                if len(calls) == 2:
+                if len(calls) == (2 if moment == "soft masks" else 4):  # of two cases
                     raise Killed
                 save(*args)
 
