@@ -29,10 +29,14 @@ def seeded(seed: int, number: int) -> Iterator[np.random.Generator]:
 
 
 def random_states() -> dict[str, Any]:
-    """Of Python's, numpy's and torch's global generators, those of all GPUs among them."""
+    """Of Python's, numpy's and torch's global generators, those of all GPUs among them.
+
+    Plain values and tensors: a checkpoint with them still loads with weights_only=True.
+    """
+    generator, key, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": (generator, torch.from_numpy(key.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all(),
     }
@@ -40,7 +44,8 @@ def random_states() -> dict[str, Any]:
 
 def set_random_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
+    generator, key, *rest = states["numpy"]
+    np.random.set_state((generator, key.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"].cpu())
     # Another machine may have fewer GPUs, or none.
     for gpu, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):

@@ -101,7 +101,7 @@ def test_c_in_the_middle_of_either_phase_gives_the_same_weights(budget, make_tra
         assert latest.is_file()
         resumed.load_checkpoint(str(latest))
         assert resumed.current_epoch == 1
-        saved = torch.load(latest, weights_only=False)["nnunet_semcl"]["second_decoder"]
+        saved = torch.load(latest, weights_only=True)["nnunet_semcl"]["second_decoder"]
         assert same(saved, resumed.two_decoders.second.state_dict())
     after = trained(resumed)
     shutil.rmtree(budget.root / "results")
