@@ -60,6 +60,7 @@ class NNUNetFolders:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, command: str) -> subprocess.CompletedProcess:

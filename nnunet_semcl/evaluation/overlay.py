@@ -17,13 +17,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nnunet_semcl.checkpoint import load_safely
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.history import LOG_NAME
 
 OPACITY = 0.6
 PANEL_WIDTH = 4  # inches
-# What nnU-Net's log consists of besides plain Python values; all else in a checkpoint is refused.
-SAFE = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
 
 
 def draw_overlay(
@@ -164,8 +163,7 @@ def _training_log(fold: Path) -> dict[str, list[float]]:
     checkpoint = fold / "checkpoint_final.pth"
     if not checkpoint.is_file():
         raise InputError(str(checkpoint), "no such file", "a finished training", "Train this fold to its end first.")
-    with torch.serialization.safe_globals(SAFE):
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)["logging"]
+    return load_safely(checkpoint, torch.device("cpu"), {"logging"})["logging"]
 
 
 def _read(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:

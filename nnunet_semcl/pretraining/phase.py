@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from nnunet_semcl.checkpoint import load_safely, save_atomically
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
 from nnunet_semcl.pretraining.history import Record, write_history
 from nnunet_semcl.pretraining.task import PretrainingTask
 

@@ -6,6 +6,7 @@ import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.utils.data import Dataset
 
+from nnunet_semcl.checkpoint import load_safely, save_atomically
 from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
 from nnunet_semcl.data.seeding import random_states, set_random_states
@@ -25,12 +27,13 @@ from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabel
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
 from nnunet_semcl.preprocessed import check_cases
-from nnunet_semcl.pretraining.checkpoint import load_safely, save_atomically
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
+from nnunet_semcl.training.interruption import alone_in, on_sigterm
 
 CHECKPOINT_KEY = "nnunet_semcl"  # what is ours in nnU-Net's checkpoints
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
+FORMER_RUN = "former_run"
 BATCH_SEED = 12345  # nnU-Net's for its splits: what is drawn in pretraining is the same in every run without a seed
 
 
@@ -88,13 +91,18 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         super().initialize()
 
     def run_training(self) -> None:
-        if not self.was_initialized:
-            self.initialize()
-        # A checkpoint of nnU-Net's own that --c loaded holds weights that went through pretraining already.
-        if self.current_epoch == 0:
-            self.pretrain()
-            self._seed_everything()
-        super().run_training()
+        with self._alone():
+            if not self.was_initialized:
+                self.initialize()
+            # A checkpoint of nnU-Net's own that --c loaded holds weights that went through pretraining already.
+            if self.current_epoch == 0:
+                self.pretrain()
+                self._seed_everything()
+            super().run_training()
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with self._alone():
+            super().perform_actual_validation(save_probabilities)
 
     def pretrain(self) -> None:
         """Runs the phases, takes them up where they were interrupted, or takes their result where they are done."""
@@ -108,11 +116,11 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 "Train with -tr nnUNetTrainer.",
             )
         folder = Path(self.output_folder)
-        if self.logger.resume and not self._interrupted() and (folder / PRETRAINED_NAME).is_file():
+        if not self.logger.resume:
+            self.set_former_run_aside()
+        if (folder / PRETRAINED_NAME).is_file():
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
-        if not self.logger.resume:
-            self.discard_interrupted_run()
         self._tell_settings()
         phase = None
         for phase in self.pretraining_phases():
@@ -131,25 +139,21 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         self.print_to_log_file("Pretraining done.\n")
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        # Without --c nnU-Net starts anew beside the checkpoints of an earlier run; --c must not fall back to those.
-        if self.logger.resume and self._interrupted():
-            self.print_to_log_file(
-                "The last run was interrupted in pretraining: nnU-Net's checkpoint is older, not used"
-            )
-            return
         if not self.was_initialized:
             self.initialize()
-        content = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
+        content = load_safely(Path(filename_or_checkpoint), self.device, {"network_weights", "optimizer_state"})
         self.load_additions(content.get(CHECKPOINT_KEY, {}), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
+        # nnU-Net writes checkpoint_latest before it looks whether its epoch was the best one.
+        self._best_ema = max(content["logging"]["ema_fg_dice"])
 
-    def discard_interrupted_run(self) -> None:
-        """Removes what an interrupted run left, before another one starts from the beginning."""
-        for name in self.phase_names:
-            Path(self.output_folder, checkpoint_name(name)).unlink(missing_ok=True)
-
-    def _interrupted(self) -> bool:
-        return any(Path(self.output_folder, checkpoint_name(name)).is_file() for name in self.phase_names)
+    def set_former_run_aside(self) -> None:
+        """Moves a former run's checkpoints away, so that --c finds those of one run, the present one."""
+        folder = Path(self.output_folder)
+        for checkpoint in folder.glob("checkpoint_*.pth"):
+            (folder / FORMER_RUN).mkdir(exist_ok=True)
+            os.replace(checkpoint, folder / FORMER_RUN / checkpoint.name)
+            self.print_to_log_file(f"{checkpoint.name} of a former run: now in {folder / FORMER_RUN}")
 
     def save_checkpoint(self, filename: str) -> None:
         # nnU-Net writes in place; a kill in the middle would cost the only checkpoint.
@@ -246,6 +250,16 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
             )
         return images
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with alone_in(Path(self.output_folder)), on_sigterm(self._tell_how_to_go_on):
+            yield
+
+    def _tell_how_to_go_on(self) -> None:
+        self.print_to_log_file(
+            f"SIGTERM. The state after the last epoch is in {self.output_folder}: go on with the same command and --c"
+        )
 
     def _tell_settings(self) -> None:
         """Into the log with the reason for each, and into the fold's folder."""

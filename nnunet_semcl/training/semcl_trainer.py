@@ -69,8 +69,8 @@ class SemCLTrainer(PretrainingTrainer):
             if cases and coarse_model is not None:
                 self._unlabelled_cases(named_model(Path(coarse_model), self).configuration_manager)
 
-    def discard_interrupted_run(self) -> None:
-        super().discard_interrupted_run()
+    def set_former_run_aside(self) -> None:
+        super().set_former_run_aside()
         for masks in (COARSE_MASKS, REFINED_MASKS):
             shutil.rmtree(Path(self.output_folder, masks), ignore_errors=True)
 

@@ -125,7 +125,7 @@ def test_continuing_skips_what_is_done(make_trainer):
     assert all(torch.equal(v, weights[k]) for k, v in trainer.network.state_dict().items())
 
 
-def test_a_new_run_that_was_interrupted_goes_before_an_older_result(make_trainer, monkeypatch):
+def test_a_new_run_that_was_interrupted_goes_before_an_older_result(make_trainer, folders, monkeypatch):
     pretrained_weights(make_trainer())
     interrupted = make_trainer()
     interrupted.initialize()
@@ -143,6 +143,7 @@ def test_a_new_run_that_was_interrupted_goes_before_an_older_result(make_trainer
     trainer.print_to_log_file = lambda *args, **kwargs: lines.append(" ".join(map(str, args)))
     trainer.pretrain()
     assert any("goes on after epoch 1" in line for line in lines)
+    assert (folders.fold("SemCLTrainerShort", "2d") / "former_run" / "checkpoint_pretrained.pth").is_file()
 
 
 def test_a_mangled_checkpoint_stops_before_anything_is_overwritten(make_trainer, folders):
@@ -151,7 +152,7 @@ def test_a_mangled_checkpoint_stops_before_anything_is_overwritten(make_trainer,
     path.write_bytes(path.read_bytes()[:1000])
     trainer = make_trainer(resume=True)
     trainer.initialize()
-    with pytest.raises(InputError, match=r"checkpoint_pretrained\.pth: found an unreadable file.*start again without"):
+    with pytest.raises(InputError, match=r"checkpoint_pretrained\.pth: found an unreadable file.*start again with --c"):
         trainer.pretrain()
     assert path.stat().st_size == 1000
 

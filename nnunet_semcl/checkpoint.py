@@ -1,0 +1,50 @@
+"""Checkpoint files that are never half-written and never run foreign code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunet_semcl.errors import InputError
+
+# What nnU-Net's log consists of besides plain values and tensors; all else in a checkpoint is refused.
+_SCALAR = np.float64(0).__reduce__()[0]
+NUMPY_SCALARS = [
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
+]
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """torch.save beside the file, then os.replace: a kill at any moment leaves the former file or the new one."""
+    temporary = path.with_name(f".{path.name}")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, Any]:
+    """Loads a checkpoint of ours or of nnU-Net's, by weights_only=True.
+
+    Raises:
+        InputError: the file cannot be read, holds more than tensors and plain values, or lacks one of the keys.
+    """
+    expected = f"a checkpoint with the keys {', '.join(sorted(keys))}"
+    fix = "Move the file away and start again with --c: it goes on from what else is there."
+    try:
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            content = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0])
+        raise InputError(str(path), f"an unreadable file ({reason})", expected, fix) from error
+    if not isinstance(content, dict) or not keys <= content.keys():
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise InputError(str(path), f"the content {found}", expected, fix)
+    return content
