@@ -58,7 +58,8 @@ class Run:
     @property
     def name(self) -> str:
         trainer = self.trainer.replace(":", "_").replace(",", "_")
-        return f"{trainer}_{self.labelled}labelled_{self.steps}_seed{self.seed}"
+        steps = f"{self.coarse_steps}+{self.pretraining_steps}of{self.steps}"
+        return f"{trainer}_{self.labelled}labelled_{steps}_seed{self.seed}"
 
 
 def main() -> None:
@@ -157,8 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labelled", nargs="+", default=["2", "8", "all"])
     parser.add_argument("--steps", nargs="+", type=int, default=[2000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--coarse-share", type=float, default=0.375, help="of the steps, before the contrast")
-    parser.add_argument("--pretraining-share", type=float, default=0.375, help="of the steps, in contrast")
+    parser.add_argument("--coarse-share", type=float, default=0.25, help="of the steps, before the contrast")
+    parser.add_argument("--pretraining-share", type=float, default=0.7, help="of the steps, in contrast")
     parser.add_argument("--group", help="as in nnunet-semcl label-budget")
     parser.add_argument("--in-memory", action="store_true", help="hold the cases in memory: faster, for small data")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
