@@ -42,7 +42,7 @@ def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, A
             content = torch.load(path, map_location=device, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        reason = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0])
+        reason = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0]).split(". ")[0]
         raise InputError(str(path), f"an unreadable file ({reason})", expected, fix) from error
     if not isinstance(content, dict) or not keys <= content.keys():
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from nnunet_semcl.data.attention import Attention, Object, labels_of
 from nnunet_semcl.data.seeding import seeded
-from nnunet_semcl.data.training_batches import shares
 from nnunet_semcl.data.views import QueryViews
+from nnunet_semcl.distributed import shares
 
 QUERY_DRAWS = 20
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from nnunet_semcl.data.attention import Cases
 from nnunet_semcl.data.copy_paste import swap_boxes
 from nnunet_semcl.data.seeding import seeded
+from nnunet_semcl.distributed import rank, shares
 
 
 class TrainingBatches(Dataset):
@@ -19,7 +20,8 @@ class TrainingBatches(Dataset):
 
     Args:
         trainer: whose patch size, batch size, oversampling and augmentation are taken.
-        datasets: each gives an equal share of a batch, so that few labelled cases are not lost among many others.
+        datasets: each gives an equal share of a batch, so that few labelled cases are not lost among many others. Where
+            several processes have one patch each, they take turns.
         seed: of all batches.
         copy_paste: whether the first half of a batch and the second swap boxes.
     """
@@ -52,7 +54,8 @@ class TrainingBatches(Dataset):
                 probabilistic_oversampling=True,
                 transforms=transforms,
             )
-            for dataset, share in zip(datasets, shares(trainer.batch_size, len(datasets)), strict=True)
+            for dataset, share in zip(_turned(datasets), shares(trainer.batch_size, len(datasets)), strict=True)
+            if share
         ]
         self.seed = seed
         self.copy_paste = copy_paste
@@ -70,6 +73,6 @@ class TrainingBatches(Dataset):
         return {"image": image, "target": levels if isinstance(parts[0]["target"], list) else levels[0]}
 
 
-def shares(total: int, parts: int) -> list[int]:
-    """As equal as they can be, the first ones larger."""
-    return [(total + parts - 1 - part) // parts for part in range(parts)]
+def _turned(datasets: Sequence[Cases]) -> list[Cases]:
+    first = rank() % len(datasets)
+    return [*datasets[first:], *datasets[:first]]

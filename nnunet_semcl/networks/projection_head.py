@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from nnunet_semcl.distributed import gather
+
 
 class ProjectionHead(nn.Sequential):
     """Global pools of every stage, weighted by the attention, then Linear, ReLU, Linear (SemCL, Lee et al. 2023).
@@ -30,9 +32,10 @@ class ProjectionHead(nn.Sequential):
     def forward(self, features: Sequence[torch.Tensor], attention: torch.Tensor | None) -> torch.Tensor:
         """Features (B, C_s, x_s, y_s[, z_s]) of each stage s, attention (B, 1, X, Y[, Z]) -> (B, embedding_dim).
 
-        Attention is 0 or 1; without it all voxels weigh the same. The embeddings are not normalised.
+        Attention is 0 or 1; without it all voxels weigh the same. The embeddings are not normalised. B is of all
+        processes in the output: batch normalisation sees the whole batch.
         """
-        return super().forward(torch.cat([_pool(stage, attention) for stage in features], dim=1))
+        return super().forward(gather(torch.cat([_pool(stage, attention) for stage in features], dim=1)))
 
 
 def _pool(features: torch.Tensor, attention: torch.Tensor | None) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import grid_sample
 
+from nnunet_semcl.distributed import gather, rank, world_size
 from nnunet_semcl.losses.dense_contrast import DenseContrastiveLoss
 from nnunet_semcl.networks.voxel_head import DecoderFeatures
 from nnunet_semcl.pretraining.task import PretrainingTask
@@ -59,8 +60,10 @@ class IDEALTask(PretrainingTask):
                 self._follow()
             self.key_network(batch["key"])
             key = self.key_head(features_at(self.key_features.features, batch["key"], batch["image"], batch["place"]))
+        query, key, position = gather(query), gather(key), gather(batch["position"])
+        image = gather(batch["image"] * world_size() + rank())
         figures = {"accuracy": accuracy(query.detach(), key), "redrawn": batch["redrawn"]}
-        return {"loss": self.loss(query, key, batch["image"], batch["position"]), **figures}
+        return {"loss": self.loss(query, key, image, position), **figures}
 
     def _follow(self) -> None:
         """Moves the key network towards the query network."""

@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from nnunet_semcl.checkpoint import load_safely, save_atomically
+from nnunet_semcl.distributed import of_all, rank, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.history import Record, write_history
 from nnunet_semcl.pretraining.task import PretrainingTask
@@ -47,6 +49,7 @@ class PretrainingPhase:
         workers: processes that make batches; 0 makes them in this one.
         write_checkpoints: False keeps the checkpoint off the disk (nnU-Net's --disable_checkpointing).
         log: takes the lines for nnU-Net's log file.
+        compile: whether the task goes through torch.compile.
     """
 
     name: str
@@ -63,8 +66,14 @@ class PretrainingPhase:
     workers: int
     write_checkpoints: bool
     log: Callable[[str], None]
+    compile: bool = False
 
     def __post_init__(self) -> None:
+        forward: nn.Module = torch.compile(self.task) if self.compile else self.task
+        if world_size() > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            forward = DistributedDataParallel(forward, devices, find_unused_parameters=True)
+        self.forward = forward
         parameters = [p for p in self.task.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -107,7 +116,8 @@ class PretrainingPhase:
             )
             # The checkpoint holds the records too, so a log cut off here is made whole by the next epoch.
             self._save()
-            write_history(self.folder, self.name, self.records)
+            if rank() == 0:
+                write_history(self.folder, self.name, self.records)
             self._log_epoch()
 
     def resume(self) -> None:
@@ -146,11 +156,12 @@ class PretrainingPhase:
         }
 
     def _save(self) -> None:
-        if self.write_checkpoints:
+        if self.write_checkpoints and rank() == 0:
             save_atomically(self._state(), self.checkpoint)
 
     def _batches_by_epoch(self, first_epoch: int) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
         numbers = range(first_epoch * self.iterations_per_epoch, self.epochs * self.iterations_per_epoch)
+        numbers = [_own_number(number) for number in numbers]
         loader = iter(
             DataLoader(
                 self.batches,
@@ -168,7 +179,9 @@ class PretrainingPhase:
         """One epoch; returns the means of the task's figures."""
         self.task.train()
         sums: dict[str, float] = defaultdict(float)
-        bar = tqdm(batches, title, self.iterations_per_epoch, leave=False, disable=not sys.stderr.isatty())
+        bar = tqdm(
+            batches, title, self.iterations_per_epoch, leave=False, disable=rank() > 0 or not sys.stderr.isatty()
+        )
         for batch in bar:
             self.optimizer.zero_grad(set_to_none=True)
             figures = self._forward(batch)
@@ -181,7 +194,7 @@ class PretrainingPhase:
             for name, figure in figures.items():
                 sums[name] += figure.item()
             bar.set_postfix(loss=f"{figures['loss'].item():.3f}")
-        return {name: total / self.iterations_per_epoch for name, total in sums.items()}
+        return _means(sums, self.iterations_per_epoch)
 
     @torch.no_grad()
     def _held_back_figures(self) -> dict[str, float]:
@@ -190,15 +203,15 @@ class PretrainingPhase:
         self.task.eval()
         sums: dict[str, float] = defaultdict(float)
         for number in range(HELD_BACK_BATCHES):
-            for name, figure in self._forward(self.held_back[number]).items():
+            for name, figure in self._forward(self.held_back[_own_number(number)]).items():
                 sums[f"held_back_{name}"] += figure.item()
-        return {name: total / HELD_BACK_BATCHES for name, total in sums.items()}
+        return _means(sums, HELD_BACK_BATCHES)
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         batch = {name: _to(entry, self.device) for name, entry in batch.items()}
         # As nnU-Net: mixed precision on CUDA alone, since autocast is slow on the CPU and missing on mps.
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            return self.task(batch)
+            return self.forward(batch)
 
     def _log_epoch(self) -> None:
         record = self.records[-1]
@@ -209,6 +222,17 @@ class PretrainingPhase:
         for name in names:
             self.log(f"{self.name} {name.replace('held_back_', 'held-back ')} {record[name]:.4f}")
         self.log(f"Epoch time: {record['seconds']:.2f} s")
+
+
+def _own_number(number: int) -> int:
+    """Each of several processes draws batches of its own."""
+    return number * world_size() + rank()
+
+
+def _means(sums: dict[str, float], steps: int) -> dict[str, float]:
+    """Over steps and processes."""
+    all_sums = of_all(dict(sums))
+    return {name: sum(each[name] for each in all_sums) / len(all_sums) / steps for name in sums}
 
 
 def _to(entry: torch.Tensor | list[torch.Tensor], device: torch.device) -> torch.Tensor | list[torch.Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from nnunet_semcl.distributed import gather, rank, world_size
 from nnunet_semcl.losses.supcon import SupConLoss
 from nnunet_semcl.networks.attention_stem import add_attention_stem, remove_attention_stem
 from nnunet_semcl.networks.projection_head import ProjectionHead
@@ -71,18 +72,20 @@ class SemCLTask(PretrainingTask):
             image, mask = batch["image"], batch["mask"]
             features = self._encode(image, shown_masks(mask))
             embeddings = normalize(self.head(features, mask if self.use_attention else None).float(), dim=1)
-            contrasts.append(self.contrast(embeddings, batch["object"]))
+            objects, queries = gather(batch["object"]), gather(batch["query"] * world_size() + rank())
+            contrasts.append(self.contrast(embeddings, objects))
             figures["object_loss"] = contrasts[-1]
-            figures["separation"] = separation(embeddings.detach(), batch["object"], batch["query"])
+            figures["separation"] = separation(embeddings.detach(), objects, queries)
         if self.voxels or self.segmentation_loss is not None:
             patch = batch["patch"]
             output = self.decoder(self._encode(patch, torch.zeros_like(patch[:, :1])))
         if self.voxels:
-            embeddings = normalize(self.voxel_head(self.last.features, batch["voxel"]).float(), dim=1)
-            contrasts.append(self.contrast(embeddings, batch["voxel_class"]))
+            embeddings = normalize(gather(self.voxel_head(self.last.features, batch["voxel"])).float(), dim=1)
+            classes = gather(batch["voxel_class"])
+            contrasts.append(self.contrast(embeddings, classes))
             figures["voxel_loss"] = contrasts[-1]
             each = torch.arange(len(embeddings), device=embeddings.device)
-            figures["voxel_separation"] = separation(embeddings.detach(), batch["voxel_class"], each)
+            figures["voxel_separation"] = separation(embeddings.detach(), classes, each)
         if self.segmentation_loss is None:
             return {"loss": sum(contrasts), **figures}
         figures["segmentation_loss"] = self.segmentation_loss(output, batch["target"])

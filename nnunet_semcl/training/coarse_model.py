@@ -7,23 +7,24 @@ from pathlib import Path
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
 from nnunet_semcl.data.attention import Object
 from nnunet_semcl.data.pseudo_labels import open_case, save_pseudo_labels
+from nnunet_semcl.distributed import barrier, rank, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json
+from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 CHECKPOINT = "checkpoint_final.pth"
 
 
-def own_model(trainer: nnUNetTrainer) -> nnUNetPredictor:
+def own_model(trainer: PretrainingTrainer) -> nnUNetPredictor:
     """A predictor with the trainer's network as it is now."""
     predictor = _predictor(trainer.device)
     predictor.manual_initialization(
-        trainer.network,
+        trainer.planned_network,
         trainer.plans_manager,
         trainer.configuration_manager,
         None,
@@ -34,7 +35,7 @@ def own_model(trainer: nnUNetTrainer) -> nnUNetPredictor:
     return predictor
 
 
-def named_model(folder: Path, trainer: nnUNetTrainer) -> nnUNetPredictor:
+def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
     """A predictor with a finished model of the same data set and fold, of any configuration.
 
     Args:
@@ -71,7 +72,7 @@ def predict_pseudo_labels(
     predictor: nnUNetPredictor,
     images: dict[str, Path],
     own_images: dict[str, Path],
-    trainer: nnUNetTrainer,
+    trainer: PretrainingTrainer,
     folder: Path,
     pieces: Sequence[Object],
 ) -> None:
@@ -83,9 +84,10 @@ def predict_pseudo_labels(
         pieces: objects of which the largest component is kept.
     """
     folder.mkdir(exist_ok=True)
-    decoder = getattr(predictor.network, "_orig_mod", predictor.network).decoder
+    decoder = predictor.network.decoder
     deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
-    for case, image in tqdm(images.items(), "Masks of unlabelled cases", disable=None):
+    own_share = list(images.items())[rank() :: world_size()]
+    for case, image in tqdm(own_share, "Masks of unlabelled cases", disable=True if rank() else None):
         if not (folder / f"{case}.b2nd").is_file():
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(open_case(image)[:])).float().cpu()
             shape = open_case(own_images[case]).shape[1:]
@@ -99,6 +101,7 @@ def predict_pseudo_labels(
             probabilities = predictor.label_manager.apply_inference_nonlin(logits).numpy()
             save_pseudo_labels(probabilities, folder / case, predictor.label_manager, pieces)
     decoder.deep_supervision = deep_supervision
+    barrier()
 
 
 def _predictor(device: torch.device) -> nnUNetPredictor:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from nnunet_semcl.data.bare_images import BareImages
 from nnunet_semcl.data.located_views import LocatedViews
 from nnunet_semcl.data.location_batches import LocationBatches
 from nnunet_semcl.data.training_batches import TrainingBatches
+from nnunet_semcl.distributed import share, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.ideal_config import IDEALConfig
 from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, ramp_up
@@ -90,7 +92,7 @@ class IDEALTrainer(PretrainingTrainer):
         return LocationBatches(
             images,
             LocatedViews(self.configuration_manager.patch_size, rotation, mirror_axes, dummy_2d),
-            settings["patches_per_batch"],
+            share(settings["patches_per_batch"], least=1),
             settings["locations"],
             self.configuration_manager.spacing,
             self.batch_seed,
@@ -119,12 +121,16 @@ class IDEALTrainer(PretrainingTrainer):
             f"Two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches in a batch"
         )
         batches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False)
-        first = self.current_epoch * self.num_iterations_per_epoch
+        first = self.current_epoch * self.num_iterations_per_epoch * world_size() + self.local_rank
+        numbers = count(first, world_size())
         self.unlabelled_batches = iter(
-            DataLoader(batches, batch_size=None, sampler=count(first), num_workers=get_allowed_n_proc_DA() // 2)
+            DataLoader(batches, batch_size=None, sampler=numbers, num_workers=get_allowed_n_proc_DA() // 2)
         )
         self.consistency_loss = BidirectionalConsistencyLoss(self.loss, self._hard_labels)
         self.two_decoders_forward = torch.compile(self.two_decoders) if self._do_i_compile() else self.two_decoders
+        if self.is_ddp:
+            devices = [self.device] if self.device.type == "cuda" else None
+            self.two_decoders_forward = DistributedDataParallel(self.two_decoders_forward, devices)
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

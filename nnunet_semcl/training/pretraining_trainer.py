@@ -6,7 +6,7 @@ import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from nnunet_semcl.checkpoint import load_safely, save_atomically
@@ -24,6 +25,7 @@ from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
 from nnunet_semcl.data.seeding import random_states, set_random_states
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
+from nnunet_semcl.distributed import barrier, of_all, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
 from nnunet_semcl.preprocessed import check_cases
@@ -106,8 +108,6 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
 
     def pretrain(self) -> None:
         """Runs the phases, takes them up where they were interrupted, or takes their result where they are done."""
-        if self.is_ddp:
-            raise InputError("-num_gpus", "more than one", "1", "Pretraining runs on one GPU: leave -num_gpus out.")
         if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
             raise InputError(
                 "plans",
@@ -116,15 +116,18 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 "Train with -tr nnUNetTrainer.",
             )
         folder = Path(self.output_folder)
-        if not self.logger.resume:
+        if not self.logger.resume and self.local_rank == 0:
             self.set_former_run_aside()
+        barrier()
         if (folder / PRETRAINED_NAME).is_file():
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
         self._tell_settings()
         phase = None
         for phase in self.pretraining_phases():
-            if phase.checkpoint.is_file():
+            interrupted = phase.checkpoint.is_file()
+            barrier()  # before the first process writes it
+            if interrupted:
                 phase.resume()
                 done = phase.records[-1]["epoch"]
                 self.print_to_log_file(f"{phase.name.capitalize()} goes on after epoch {done}: {phase.checkpoint}")
@@ -132,7 +135,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
             phase.task.remove_additions()
         if phase is None:
             return
-        if not self.disable_checkpointing:
+        if not self.disable_checkpointing and self.local_rank == 0:
             self._save_pretrained(folder / PRETRAINED_NAME, phase.settings)
             for name in self.phase_names:
                 (folder / checkpoint_name(name)).unlink(missing_ok=True)
@@ -159,18 +162,21 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         # nnU-Net writes in place; a kill in the middle would cost the only checkpoint.
         temporary = os.path.join(os.path.dirname(filename), "." + os.path.basename(filename))
         super().save_checkpoint(temporary)
-        if os.path.isfile(temporary):
+        additions = self.checkpoint_additions()
+        if self.local_rank == 0 and not self.disable_checkpointing:
             content = torch.load(temporary, map_location="cpu", weights_only=False)
-            torch.save({**content, CHECKPOINT_KEY: self.checkpoint_additions()}, temporary)
+            torch.save({**content, CHECKPOINT_KEY: additions}, temporary)
             os.replace(temporary, filename)
 
     def checkpoint_additions(self) -> dict[str, Any]:
         """What training needs beside nnU-Net's own state when --c takes it up."""
-        return {"random_states": random_states()}
+        return {"random_states": of_all(random_states())}
 
     def load_additions(self, additions: dict[str, Any], file: str) -> None:
         """Takes up the additions of a checkpoint; none where it is nnU-Net's own."""
-        self._states_to_restore = additions.get("random_states")
+        states = additions.get("random_states", [])
+        if len(states) == world_size():
+            self._states_to_restore = states[self.local_rank]
 
     def on_train_epoch_start(self) -> None:
         # Not sooner: setting up the data loaders draws random numbers too.
@@ -216,6 +222,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
             workers=get_allowed_n_proc_DA(),
             write_checkpoints=not self.disable_checkpointing,
             log=self.print_to_log_file,
+            compile=self._do_i_compile(),
         )
 
     @property
@@ -224,8 +231,9 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
 
     @property
     def planned_network(self) -> nn.Module:
-        """nnU-Net's network without the wrapper of torch.compile."""
-        return self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
+        """nnU-Net's network without the wrappers of several processes and torch.compile."""
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     @property
     def _takes_unlabelled(self) -> bool:
@@ -253,7 +261,8 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with alone_in(Path(self.output_folder)), on_sigterm(self._tell_how_to_go_on):
+        alone = alone_in(Path(self.output_folder)) if self.local_rank == 0 else nullcontext()
+        with alone, on_sigterm(self._tell_how_to_go_on):
             yield
 
     def _tell_how_to_go_on(self) -> None:
@@ -267,7 +276,8 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         told = {name: {"value": value, "reason": config.reasons[name]} for name, value in config.as_dict().items()}
         for name, of in told.items():
             self.print_to_log_file(f"{name}: {of['value']} ({of['reason']})", add_timestamp=False)
-        write_json(told, Path(self.output_folder, f"{config.section}_settings.json"))
+        if self.local_rank == 0:
+            write_json(told, Path(self.output_folder, f"{config.section}_settings.json"))
         labelled = self.do_split()[0]
         unlabelled = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
         self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
@@ -290,6 +300,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
 
     def _seed_everything(self) -> None:
         if self.seed is not None:
-            random.seed(self.seed)
-            np.random.seed(self.seed)
-            torch.manual_seed(self.seed)
+            seed = self.seed + self.local_rank  # each process augments in its own way
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)

@@ -21,6 +21,7 @@ from nnunet_semcl.data.query_batches import QueryBatches
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.data.views import QueryViews
 from nnunet_semcl.data.voxel_batches import VoxelBatches
+from nnunet_semcl.distributed import share
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.semcl_task import SemCLTask
@@ -153,13 +154,13 @@ class SemCLTrainer(PretrainingTrainer):
         queries = QueryBatches(
             attentions,
             QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d),
-            settings["queries_per_batch"],
+            share(settings["queries_per_batch"], least=2),
             self.batch_seed,
             self._image_labels(),
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
         patches = TrainingBatches(self, cases, self.batch_seed, settings["copy_paste"])
-        voxels = VoxelBatches(patches, settings["voxels"], self.label_manager)
+        voxels = VoxelBatches(patches, share(settings["voxels"]), self.label_manager)
         needs_patches = settings["objective"] != "object" or settings["segmentation"]
         needs_queries = settings["objective"] != "voxel"
         return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])

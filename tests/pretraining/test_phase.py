@@ -152,7 +152,7 @@ def test_a_mangled_checkpoint_is_told_and_kept(tmp_path, damage):
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"x" * 999, "empty": b""}[damage])
     mangled = path.read_bytes()
-    with pytest.raises(InputError, match=r"checkpoint_pretraining\.pth: found .*start again without --c"):
+    with pytest.raises(InputError, match=r"checkpoint_pretraining\.pth: found .*start again with --c"):
         phase(tmp_path).resume()
     assert path.read_bytes() == mangled
 
