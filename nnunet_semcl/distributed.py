@@ -31,6 +31,7 @@ def shares(total: int, parts: int) -> list[int]:
     return [(total + parts - 1 - part) // parts for part in range(parts)]
 
 
+@torch.compiler.disable
 def gather(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all processes in their order, of which each may have another number: (N, ...) -> (sum of N, ...).
 

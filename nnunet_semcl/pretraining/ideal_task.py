@@ -50,6 +50,7 @@ class IDEALTask(PretrainingTask):
         self.momentum = momentum
         self.loss = DenseContrastiveLoss(temperature, radius)
 
+    @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Batch of B patches: query and key (B, C, X, Y[, Z]), two views of each; of N locations image (N,) in order,
         voxel (N, axes) in the query, place (N, axes) in voxels of the key, position (N, axes) in mm; redrawn ()."""
@@ -65,6 +66,7 @@ class IDEALTask(PretrainingTask):
         figures = {"accuracy": accuracy(query.detach(), key), "redrawn": batch["redrawn"]}
         return {"loss": self.loss(query, key, image, position), **figures}
 
+    @torch.compiler.disable
     def _follow(self) -> None:
         """Moves the key network towards the query network."""
         for key_part, part in ((self.key_network, self.network), (self.key_head, self.head)):
@@ -77,6 +79,7 @@ class IDEALTask(PretrainingTask):
         self.features.remove()
 
 
+@torch.compiler.disable
 def features_at(features: torch.Tensor, view: torch.Tensor, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Features at places of a view, linear between voxels.
 
@@ -94,6 +97,7 @@ def features_at(features: torch.Tensor, view: torch.Tensor, image: torch.Tensor,
     return torch.cat([f.flatten(2)[0].T for f in each])
 
 
+@torch.compiler.disable
 def accuracy(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """Share of the locations whose key is the one most similar to their query: (N, D), (N, D) -> scalar."""
     similarity = nn.functional.normalize(query.float()) @ nn.functional.normalize(key.float()).T

@@ -63,6 +63,7 @@ class SemCLTask(PretrainingTask):
             self.voxel_head = VoxelHead(self.last.channels, embedding_dim).to(device)
         self.contrast = SupConLoss(temperature)
 
+    @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Batch of B views, first and second of each query in turn: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]),
         object (B,), query (B,). Of patch (P, C, X, Y[, Z]): target, one tensor or a list of levels; voxel (V,),
@@ -88,7 +89,8 @@ class SemCLTask(PretrainingTask):
             figures["voxel_separation"] = separation(embeddings.detach(), classes, each)
         if self.segmentation_loss is None:
             return {"loss": sum(contrasts), **figures}
-        figures["segmentation_loss"] = self.segmentation_loss(output, batch["target"])
+        # nnU-Net does not compile its loss either.
+        figures["segmentation_loss"] = torch.compiler.disable(self.segmentation_loss)(output, batch["target"])
         return {"loss": figures["segmentation_loss"] + CONTRAST_WEIGHT * sum(contrasts), **figures}
 
     def _encode(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
@@ -107,6 +109,7 @@ def shown_masks(mask: torch.Tensor) -> torch.Tensor:
     return shown
 
 
+@torch.compiler.disable
 def separation(embeddings: torch.Tensor, objects: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """Mean cosine similarity of same-object pairs minus that of different-object pairs, from -2 to 2.
 

@@ -21,9 +21,12 @@ class SupervisedTask(PretrainingTask):
         self.network = network
         self.segmentation_loss = loss
 
+    @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Batch: image (B, C, X, Y[, Z]) and target, one tensor or a list of levels."""
-        return {"loss": self.segmentation_loss(self.network(batch["image"]), batch["target"])}
+        output = self.network(batch["image"])
+        # nnU-Net does not compile its loss either.
+        return {"loss": torch.compiler.disable(self.segmentation_loss)(output, batch["target"])}
 
     def remove_additions(self) -> None:
         """There are none."""

@@ -11,7 +11,8 @@ from torch import nn
 class PretrainingTask(nn.Module, ABC):
     """Owns the network's part that is pretrained and whatever a method adds to it.
 
-    As a module it goes into the optimiser, the checkpoint, torch.compile and DDP as a whole.
+    As a module it goes into the optimiser, the checkpoint, torch.compile and DDP as a whole. What is compiled is best
+    the networks alone, as in nnU-Net: `forward` is under torch.compiler.disable(recursive=False), a loss under disable.
     A new method is a new subclass in a file of its own.
     """
 

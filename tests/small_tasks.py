@@ -1,0 +1,82 @@
+"""Each task over a small network, and a batch for it that can be split."""
+
+from __future__ import annotations
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from torch import nn
+
+from nnunet_semcl.distributed import world_size
+from nnunet_semcl.pretraining.ideal_task import IDEALTask
+from nnunet_semcl.pretraining.semcl_task import SemCLTask
+from nnunet_semcl.pretraining.task import PretrainingTask
+
+PATCHES, SIZE = 4, 16
+TASKS = ("object", "voxel", "both", "segmentation", "ideal")
+
+
+class FinestLevel(DC_and_CE_loss):
+    def forward(self, output: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        return super().forward(output[0], target)
+
+
+def build_task(name: str) -> PretrainingTask:
+    torch.manual_seed(0)
+    network = PlainConvUNet(
+        1, 3, (4, 8, 8), nn.Conv2d, 3, (1, 2, 2), 1, 3, 1,
+        conv_bias=True, norm_op=nn.InstanceNorm2d, norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU, deep_supervision=True,
+    )  # fmt: skip
+    if name == "ideal":
+        return IDEALTask(network, 0, 8, 0.2, 1.0, 0.9)
+    if name == "segmentation":
+        dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": world_size() > 1}
+        return SemCLTask(network, "voxel", 16, 0.3, FinestLevel(dice, {}), True)
+    return SemCLTask(network, name, 16, 0.3)
+
+
+def whole_batch() -> dict[str, torch.Tensor]:
+    rows = torch.Generator().manual_seed(1)
+    voxel = torch.randperm(PATCHES * SIZE**2, generator=rows)[:90].sort().values
+    place = torch.randint(0, SIZE, (30, 2), generator=rows)
+    patches = torch.randn(PATCHES, 1, SIZE, SIZE, generator=rows)
+    return {
+        "image": torch.randn(8, 1, SIZE, SIZE, generator=rows),
+        "mask": (torch.rand(8, 1, SIZE, SIZE, generator=rows) > 0.5).float(),
+        "object": torch.tensor([0, 0, 1, 1, 0, 0, 1, 1]),
+        "query": torch.arange(8) // 2,
+        "patch": patches,
+        "target": torch.randint(0, 3, (PATCHES, 1, SIZE, SIZE), generator=rows),
+        "voxel": voxel,
+        "voxel_class": voxel % 3,
+        "query_view": patches,
+        "key_view": patches.flip(2),
+        "location_image": torch.arange(30) * PATCHES // 30,
+        "location": place,
+    }
+
+
+def part_of_batch(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor]:
+    """A task's part of the batch: its views and patches, and the voxels and locations that lie in them."""
+    batch = whole_batch()
+    first, last = patches.start * SIZE**2, patches.stop * SIZE**2
+    voxels = (batch["voxel"] >= first) & (batch["voxel"] < last)
+    locations = (batch["location_image"] >= patches.start) & (batch["location_image"] < patches.stop)
+    place = batch["location"][locations]
+    if name != "ideal":
+        return {
+            **{key: batch[key][views] for key in ("image", "mask", "object", "query")},
+            **{key: batch[key][patches] for key in ("patch", "target")},
+            "voxel": batch["voxel"][voxels] - first,
+            "voxel_class": batch["voxel_class"][voxels],
+        }
+    return {
+        "query": batch["query_view"][patches],
+        "key": batch["key_view"][patches],
+        "image": batch["location_image"][locations] - patches.start,
+        "voxel": place,
+        "place": torch.stack((SIZE - 1 - place[:, 0], place[:, 1]), dim=1).float(),
+        "position": place.float(),
+        "redrawn": torch.tensor(0.0),
+    }
