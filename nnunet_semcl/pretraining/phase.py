@@ -76,11 +76,12 @@ class PretrainingPhase:
         self.forward = forward
         parameters = [p for p in self.task.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        steps = self.epochs * self.iterations_per_epoch + 1
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             max_lr=self.learning_rate,
-            total_steps=self.epochs * self.iterations_per_epoch + 1,
-            pct_start=0.1,
+            total_steps=steps,
+            pct_start=max(0.1, 2 / steps),  # a warm-up of no step would divide by zero
             cycle_momentum=False,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")

@@ -170,3 +170,11 @@ def test_a_kill_while_saving_leaves_the_former_checkpoint(tmp_path, monkeypatch)
     with pytest.raises(OSError):
         p._save()
     assert p.checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("epochs", range(1, 6))
+def test_a_phase_may_be_of_any_length(tmp_path: Path, epochs: int) -> None:
+    for iterations in (1, 3, 9):
+        run = phase(tmp_path, epochs=epochs, iterations_per_epoch=iterations)
+        run.run()
+        assert len(run.records) == epochs + 1
