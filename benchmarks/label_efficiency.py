@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 BASE_FOLD = 0
 COLD = "ColdTrainer"
 NO_PRETRAINING = (COLD, "IDEAL_noPretraining")
-NO_COARSE = (*NO_PRETRAINING, "IDEAL")
+NO_COARSE = (*NO_PRETRAINING, "IDEAL", "SemCL_noUnlabelled")
 STEPS_PER_EPOCH = 50
 
 

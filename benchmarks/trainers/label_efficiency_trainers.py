@@ -131,6 +131,21 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
         return [InMemory(of) for of in cases] if self.in_memory else cases
 
 
+class SemCL_noUnlabelled(SemCL):
+    """The labels are the only attention; the steps of the coarse training go to nnU-Net's."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.use_unlabelled = False
+
+
 class SelfTraining(SemCL):
     """SemCL without its contrast: what the masks of unlabelled cases and copy-paste give by themselves."""
 
