@@ -29,6 +29,8 @@ from typing import Any
 
 # Read when torch is loaded: on few cores, threads that wait without sleeping starve the other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when nnU-Net is loaded: else validation starts eight processes.
+os.environ["nnUNet_def_n_proc"] = "1"
 
 import blosc2
 import torch
@@ -175,7 +177,6 @@ def prepare(work: Path) -> None:
     os.environ |= {
         "nnUNet_extTrainer": str(Path(__file__).parent.absolute() / "trainers"),
         "nnUNet_n_proc_DA": "1",  # with 0 nnU-Net's planner asks torch for no thread at all
-        "nnUNet_def_n_proc": "1",
     }
     if not (work / "raw" / f"Dataset{DATASET_ID}_Phantom").exists():
         write_phantom(work / "raw", DATASET_ID, cases=5, test_cases=0, seed=0, shape=(24, 40, 48))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.errors import InputError
 
 # What nnU-Net's log consists of besides plain values and tensors; all else in a checkpoint is refused.
@@ -24,9 +24,8 @@ NUMPY_SCALARS = [
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """torch.save beside the file, then os.replace: a kill at any moment leaves the former file or the new one."""
-    temporary = path.with_name(f".{path.name}")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with written_beside(path) as beside:
+        torch.save(content, beside)
 
 
 def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, Any]:

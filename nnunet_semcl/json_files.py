@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.errors import InputError
 
 
@@ -19,6 +19,5 @@ def read_json(file: Path) -> dict | list:
 
 def write_json(content: dict | list, file: Path) -> None:
     """Writes beside the file, then puts it in place: a kill leaves the former file or the new one."""
-    beside = file.with_name(f".{file.name}")
-    beside.write_text(json.dumps(content, indent=4))
-    os.replace(beside, file)
+    with written_beside(file) as beside:
+        beside.write_text(json.dumps(content, indent=4))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Read when torch is loaded: on few cores, threads that wait without sleeping starve the other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when nnU-Net is loaded: else each pool of its own starts eight processes.
+os.environ.setdefault("nnUNet_def_n_proc", "1")
 
 import pytest
 import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import blosc2
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.data.attention import UNKNOWN, Object, labels_of, thin_out
 from nnunet_semcl.data.components import keep_largest_components
 
@@ -77,10 +77,9 @@ def save_pseudo_labels(
     if not labels.has_regions:
         soft[0, removed] = FULL
     for array, target in ((cleaned[None], _segmentation_file(file)), (soft, file)):
-        temporary = target.with_name(f".{target.name}.b2nd")
-        temporary.unlink(missing_ok=True)
-        blosc2.asarray(array, urlpath=str(temporary))
-        os.replace(temporary, target.with_name(f"{target.name}.b2nd"))
+        with written_beside(target.with_name(f"{target.name}.b2nd")) as beside:
+            beside.unlink(missing_ok=True)  # blosc2 writes over nothing
+            blosc2.asarray(array, urlpath=str(beside))
 
 
 def _confident(soft: np.ndarray, labels: LabelManager) -> np.ndarray:

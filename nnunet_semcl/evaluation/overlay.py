@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.checkpoint import load_safely
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.history import LOG_NAME
@@ -201,6 +201,5 @@ def _label(axis: Axes, title: str, y: str) -> None:
 
 
 def _save(figure: Figure, output: Path) -> None:
-    temporary = output.with_name(f".{output.name}")
-    figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
-    os.replace(temporary, output)
+    with written_beside(output) as beside:
+        figure.savefig(beside, format="png", dpi=110, bbox_inches="tight")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from nnunet_semcl.atomic_files import written_beside
 
 LOG_NAME = "pretraining_log.jsonl"
 
@@ -20,7 +21,8 @@ def write_history(folder: Path, name: str, records: list[Record]) -> None:
 
     A key `held_back_x` is the figure x on cases that the phase does not train on.
     """
-    _replace(folder / f"{name}_log.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+    with written_beside(folder / f"{name}_log.jsonl") as beside:
+        beside.write_text("".join(json.dumps(r) + "\n" for r in records))
     trained = [k for k in records[-1] if f"held_back_{k}" in records[-1]]
     names = trained or [k for k in records[-1] if k not in ("epoch", "learning_rate", "seconds")]
     figure = Figure(figsize=(9, 3 * len(names)), layout="constrained")
@@ -32,18 +34,11 @@ def write_history(folder: Path, name: str, records: list[Record]) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     axis.set_xlabel(f"epochs of {name} done")
-    temporary = folder / f".{name}.png"
-    figure.savefig(temporary, format="png", dpi=100)
-    os.replace(temporary, folder / f"{name}.png")
+    with written_beside(folder / f"{name}.png") as beside:
+        figure.savefig(beside, format="png", dpi=100)
 
 
 def _curve(axis: object, records: Iterable[Record], name: str, label: str) -> None:
     points = [(r["epoch"], r[name]) for r in records if name in r]
     if points:
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

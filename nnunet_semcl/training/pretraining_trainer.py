@@ -20,6 +20,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.checkpoint import load_safely, save_atomically
 from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
@@ -31,7 +32,7 @@ from nnunet_semcl.json_files import write_json
 from nnunet_semcl.preprocessed import check_cases
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
-from nnunet_semcl.training.interruption import alone_in, on_sigterm
+from nnunet_semcl.training.interruption import alone_in, not_usable, on_sigterm
 
 CHECKPOINT_KEY = "nnunet_semcl"  # what is ours in nnU-Net's checkpoints
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
@@ -59,7 +60,10 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        try:
+            super().__init__(plans, configuration, fold, dataset_json, device)
+        except OSError as error:
+            raise not_usable(error) from error
         self.num_pretraining_epochs = 100
         self.num_pretraining_iterations_per_epoch = 250
         self.use_unlabelled = True
@@ -159,14 +163,15 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
             self.print_to_log_file(f"{checkpoint.name} of a former run: now in {folder / FORMER_RUN}")
 
     def save_checkpoint(self, filename: str) -> None:
-        # nnU-Net writes in place; a kill in the middle would cost the only checkpoint.
-        temporary = os.path.join(os.path.dirname(filename), "." + os.path.basename(filename))
-        super().save_checkpoint(temporary)
         additions = self.checkpoint_additions()
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            content = torch.load(temporary, map_location="cpu", weights_only=False)
-            torch.save({**content, CHECKPOINT_KEY: additions}, temporary)
-            os.replace(temporary, filename)
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # writes nothing
+            return
+        # nnU-Net writes in place; a kill in the middle would cost the only checkpoint.
+        with written_beside(Path(filename)) as beside:
+            super().save_checkpoint(str(beside))
+            content = torch.load(beside, map_location="cpu", weights_only=False)
+            torch.save({**content, CHECKPOINT_KEY: additions}, beside)
 
     def checkpoint_additions(self) -> dict[str, Any]:
         """What training needs beside nnU-Net's own state when --c takes it up."""

@@ -1,9 +1,13 @@
-"""A second process on the same fold, and SIGTERM."""
+"""A second process on the same fold, SIGTERM, and folders that cannot be written."""
 
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,3 +68,42 @@ def test_sigterm_is_told_once_and_by_the_main_process(tmp_path: Path) -> None:
     assert stopped.value.code == 143
     assert told == [os.getpid()]
     assert signal.getsignal(signal.SIGTERM) == former
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """Root may write everywhere; so for a while this process is nobody."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, whose parents are closed to others
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_read_only_fold(read_only: Path) -> None:
+    with (
+        without_rights(),
+        pytest.raises(InputError, match=rf"{read_only}.*Permission denied.*nnUNet_results"),
+        alone_in(read_only),
+    ):
+        pass
+
+
+def test_a_results_folder_that_is_none(folders, make_trainer, monkeypatch) -> None:
+    file = folders.root / "results.txt"
+    file.touch()
+    monkeypatch.setenv("nnUNet_results", str(file))
+    with pytest.raises(InputError, match=rf"{file}/.*Not a directory.*nnUNet_results"):
+        make_trainer()
