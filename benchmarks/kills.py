@@ -84,7 +84,7 @@ def kill(trainer: str, work: Path, kills: int, chance: random.Random) -> None:
     outcome = [ended(start(log, train, trainer)), ended(start(log, write_results, fold, expected))]
     if any(outcome):
         raise SystemExit(f"{trainer} fails without a kill: see {log}")
-    # Validation takes longer than all else here, since it starts processes of its own: it is hit often enough.
+    # Validation takes longer than all else here, since it starts a process of its own: it is hit often enough.
     seconds = (fold / "checkpoint_final.pth").stat().st_mtime - started
     print(f"{trainer}: {seconds:.0f} s up to validation when nobody kills it", flush=True)
     shutil.rmtree(fold)
@@ -94,7 +94,7 @@ def kill(trainer: str, work: Path, kills: int, chance: random.Random) -> None:
     while killed.total() < kills or kills_of_run:
         run = start(log, train, trainer)
         if kills_of_run < KILLS_A_RUN:
-            run.join(chance.uniform(0, seconds))
+            run.join(chance.uniform(0, seconds / 3))  # so that the kills of a run spread over its phases
         else:
             run.join()
         if run.is_alive():
