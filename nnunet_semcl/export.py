@@ -76,7 +76,7 @@ def export_model(
         for name in ("dataset.json", "dataset_fingerprint.json"):
             if (source / name).is_file():
                 shutil.copyfile(source / name, model / name)
-        expected = {"trainer": trainer, "configuration": configuration, "its plan": network}
+        expected = {"trainer": trainer, "configuration": configuration, **network}
         for fold in folds:
             file = source / f"fold_{fold}" / checkpoint
             content = load_safely(file, torch.device("cpu"), KEYS)
@@ -85,7 +85,7 @@ def export_model(
             _check_belongs(file, content, expected)
             (model / f"fold_{fold}").mkdir()
             torch.save(_stock_checkpoint(content), model / f"fold_{fold}" / checkpoint)
-        _prove(source, model, folds, checkpoint, image, output)
+        _prove(source, model, folds, checkpoint, image)
         os.replace(model, output)
     print(
         f"\nExported to {output}, which stock nnU-Net predicts with:\nnnUNetv2_predict_from_modelfolder -m {output} "
@@ -161,19 +161,18 @@ def _check_image(image: list[Path], dataset_json: dict[str, Any], network: dict[
 def _check_belongs(file: Path, content: dict[str, Any], expected: dict[str, Any]) -> None:
     init_args = content["init_args"]
     plans = PlansManager(_without_our_sections(init_args["plans"]))
-    configuration = init_args["configuration"]
     found = {
+        **plans.get_configuration(init_args["configuration"]).configuration,
         "trainer": content["trainer_name"],
-        "configuration": configuration,
-        "its plan": plans.get_configuration(configuration).configuration,
+        "configuration": init_args["configuration"],
         "mirroring axes": content["inference_allowed_mirroring_axes"],
     }
     for what, value in expected.items():
-        if found[what] != value:
+        if found.get(what) != value:
             raise InputError(
                 f"{file}, {what}",
-                f"{found[what]}",
-                f"{value}, as in the model's folder and its other folds",
+                f"{found.get(what)}",
+                f"{value}, as the model's folder and its other folds have it",
                 "Train that fold again, or leave it out with -f.",
             )
 
@@ -186,31 +185,14 @@ def _stock_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prove(source: Path, model: Path, folds: list[str], checkpoint: str, image: list[Path], output: Path) -> None:
+def _prove(source: Path, model: Path, folds: list[str], checkpoint: str, image: list[Path]) -> None:
     """Predicts with both models, each in a process of its own, and compares the logits bit for bit."""
-    ours, stock = (model.with_name(name) for name in ("with_plugin", "without_plugin"))
     print("Predicting with the plugin and without it ...", flush=True)
-    files = [str(file) for file in image]
-    for of, logits, python in (
-        (source, ours, ["-m", fresh_logits.__name__]),
-        (model, stock, ["-c", WITHOUT_PLUGIN, fresh_logits.__file__]),
-    ):
-        environment = {key: value for key, value in os.environ.items() if key != EXT_TRAINER}
-        if of is source:
-            environment[EXT_TRAINER] = trainer_path(os.environ.get(EXT_TRAINER))
-        task = {"model": str(of), "checkpoint": checkpoint, "folds": folds, "image": files, "output": str(logits)}
-        command = [sys.executable, *python, json.dumps(task)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode != 0:
-            reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1].strip()
-            raise InputError(
-                str(source),
-                f"a model that {'nnU-Net' if of is source else 'nnU-Net without the plugin'} fails on ({reason})",
-                "one that it predicts with" if of is source else "the network of nnUNetTrainer",
-                "Nothing was exported. See whether nnUNetv2_predict takes it."
-                if of is source
-                else "Nothing was exported. Predict with its own trainer.",
-            )
+    task = {"checkpoint": checkpoint, "folds": folds, "image": [str(file) for file in image]}
+    ours, stock = (model.with_name(name) for name in ("with_plugin", "without_plugin"))
+    plugin = {EXT_TRAINER: trainer_path(os.environ.get(EXT_TRAINER))}
+    _run(["-m", fresh_logits.__name__], plugin, task | {"model": str(source), "output": str(ours)}, source)
+    _run(["-c", WITHOUT_PLUGIN, fresh_logits.__file__], {}, task | {"model": str(model), "output": str(stock)}, source)
     for fold in folds:
         name = f"fold_{fold}.npy"
         if not filecmp.cmp(ours / name, stock / name, shallow=False):
@@ -218,8 +200,22 @@ def _prove(source: Path, model: Path, folds: list[str], checkpoint: str, image: 
                 str(source / f"fold_{fold}" / checkpoint),
                 "other logits without the plugin",
                 "those with it, bit for bit",
-                "Its network computes something else than nnUNetTrainer's. Nothing was exported; predict with its own "
-                "trainer.",
+                "Its network computes something else than nnUNetTrainer's: predict with its own trainer. Nothing was "
+                "exported.",
             )
         shape = " x ".join(map(str, np.load(stock / name, mmap_mode="r").shape))
         print(f"fold_{fold}: logits ({shape}) without the plugin are those with it, bit for bit")
+
+
+def _run(python: list[str], trainers: dict[str, str], task: dict[str, Any], source: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != EXT_TRAINER} | trainers
+    command = [sys.executable, *python, json.dumps(task)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1].strip()
+        raise InputError(
+            str(source),
+            f"a model that nnU-Net {'with' if trainers else 'without'} the plugin does not predict with ({reason})",
+            "weights of its trainer's network" if trainers else "weights of nnUNetTrainer's network",
+            "See what nnUNetv2_predict says of it. Nothing was exported.",
+        )
