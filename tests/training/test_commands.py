@@ -52,7 +52,7 @@ def test_train_predict_and_hand_over_to_stock_nnunet(folders):
     del folders.environment["nnUNet_extTrainer"]
     predicted = folders.run(
         f"nnUNetv2_predict_from_modelfolder -m {model} -f 0 -device cpu -i {folders.raw / 'imagesTs'} "
-        f"-o {stock_output} -npp 0 -nps 0"
+        f"-o {stock_output} -npp 1 -nps 1"
     )
     assert predicted.returncode == 0, predicted.stdout
     (name,) = (file.name for file in output.glob("*.nii.gz"))
