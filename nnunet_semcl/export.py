@@ -215,7 +215,7 @@ def _run(python: list[str], trainers: dict[str, str], task: dict[str, Any], sour
         reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1].strip()
         raise InputError(
             str(source),
-            f"a model that nnU-Net {'with' if trainers else 'without'} the plugin does not predict with ({reason})",
-            "weights of its trainer's network" if trainers else "weights of nnUNetTrainer's network",
-            "See what nnUNetv2_predict says of it. Nothing was exported.",
+            f"a model or an image that nnU-Net {'with' if trainers else 'without'} the plugin fails on ({reason})",
+            "weights of nnUNetTrainer's network, and an image like those of training",
+            "See what nnUNetv2_predict says of both. Nothing was exported.",
         )

@@ -180,5 +180,5 @@ def test_what_is_there_stays_and_images_have_to_fit(folders, make_trainer, tmp_p
     refused(output, r"found another kind of file, expected an image in \.nii\.gz", image=[folders.raw / "dataset.json"])
     broken = tmp_path / "broken_0000.nii.gz"
     broken.write_bytes(b"no image")
-    refused(output, "nnU-Net with the plugin does not predict with", image=[broken])
+    refused(output, "an image that nnU-Net with the plugin fails on", image=[broken])
     assert not output.exists()
