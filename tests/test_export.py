@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.export import KEYS, export_model
+from nnunet_semcl.export import KEYS, WITHOUT_PLUGIN, export_model
 
 FOLDER = "SemCLTrainerShort__nnUNetTinyPlans__2d"
 
@@ -80,6 +82,17 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
     plans = json.loads((model / "plans.json").read_text())
     del plans["nnunet_semcl_plan"], plans["configurations"]["2d"]["semcl"], plans["configurations"]["2d"]["ideal"]
     assert json.loads((output / "plans.json").read_text()) == plans
+
+
+@pytest.mark.parametrize(
+    "line", ("import nnunet_semcl", "from nnunet_semcl.training.semcl_trainer import SemCLTrainer")
+)
+def test_the_plugin_cannot_be_imported_where_the_proof_is_done(tmp_path, line):
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nprint(sys.argv[1:])\n{line}\n")
+    result = subprocess.run([sys.executable, "-c", WITHOUT_PLUGIN, script, "a"], capture_output=True, text=True)
+    assert result.returncode == 1 and result.stdout == "['a']\n"
+    assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: import of nnunet_semcl halted")
 
 
 def test_another_network_under_the_same_keys_is_not_exported(folders, make_trainer, tmp_path, monkeypatch, capfd):
