@@ -112,6 +112,38 @@ def _parser() -> argparse.ArgumentParser:
     unlabelled.add_argument("-np", type=int, metavar="N", help="processes at a time (default: nnU-Net's)")
     unlabelled.set_defaults(run=_unlabelled)
 
+    export = commands.add_parser(
+        "export",
+        help="a trained model that predicts without this package",
+        description="Writes a trained model as one of nnUNetTrainer's, for nnUNetv2_predict_from_modelfolder, and "
+        "proves that a process without this package predicts the same logits with it, bit for bit.",
+    )
+    export.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
+    export.add_argument("-c", required=True, metavar="CONFIGURATION", help="configuration that was trained")
+    export.add_argument("-tr", required=True, metavar="TRAINER", help="trainer that it was trained by")
+    export.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="identifier of the plans (default: nnUNetPlans)"
+    )
+    export.add_argument(
+        "-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds (default: 0 1 2 3 4)"
+    )
+    export.add_argument(
+        "-chk",
+        default="checkpoint_final.pth",
+        metavar="CHECKPOINT",
+        help="name of the checkpoints (default: checkpoint_final.pth)",
+    )
+    export.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="the model's new folder")
+    export.add_argument(
+        "-i",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="one case to compare the logits of, a file for each channel; on the CPU (default: noise, one patch)",
+    )
+    export.set_defaults(run=_export)
+
     doctor = commands.add_parser("doctor", help="says what stands in the way of a training, and what mends it")
     doctor.set_defaults(run=_doctor)
 
@@ -158,6 +190,13 @@ def _unlabelled(args: argparse.Namespace) -> int:
 
     left_out = preprocess_unlabelled(args.d, args.i, args.c, args.p, args.np)
     return 1 if left_out else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from nnunet_semcl.export import export_model
+
+    export_model(args.d, args.c, args.tr, args.p, args.f, args.chk, args.o, args.i)
+    return 0
 
 
 def _doctor(args: argparse.Namespace) -> int:

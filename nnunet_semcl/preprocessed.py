@@ -1,15 +1,19 @@
-"""nnU-Net's preprocessed data set: finding it, reading its plans, and what a training needs of it."""
+"""nnU-Net's preprocessed data set: finding it (and its results), reading its plans, and what a training needs of it."""
 
+import os
 import re
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json
 
 NOT_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+COMES_BY = {
+    "nnUNet_preprocessed": "preprocess yours first: nnUNetv2_plan_and_preprocess -d ID",
+    "nnUNet_results": "train on yours first: nnUNetv2_train ID CONFIGURATION FOLD -tr TRAINER",
+}
 NNUNET_FOLDS = 5  # nnU-Net's own cross-validation, made where there is no splits_final.json
 
 
@@ -78,18 +82,21 @@ def check_cases(data: Path, configuration: str, plans_identifier: str, fold: int
         )
 
 
-def find_dataset(dataset_name_or_id: str) -> Path:
-    """The folder of a data set in nnUNet_preprocessed, by name (Dataset004_Hippocampus) or id (4, 004).
+def find_dataset(dataset_name_or_id: str, root: str = "nnUNet_preprocessed") -> Path:
+    """The folder of a data set, by name (Dataset004_Hippocampus) or id (4, 004).
 
-    Raises InputError: nnUNet_preprocessed not set or not a folder; no such data set; an id that several have.
+    Args:
+        root: the variable that names the folder to look in, nnUNet_preprocessed or nnUNet_results.
+
+    Raises InputError: the variable not set or not a folder; no such data set; an id that several have.
     """
-    value = nnUNet_preprocessed.get()
+    value = os.environ.get(root)
     if not value or not Path(value).is_dir():
         raise InputError(
-            "nnUNet_preprocessed",
+            root,
             f"{value!r}, which is no folder" if value else "nothing",
-            "the folder of nnU-Net's preprocessed data",
-            "Set it: export nnUNet_preprocessed=/path/to/nnUNet_preprocessed",
+            "the path of nnU-Net's folder of that name",
+            f"Set it: export {root}=/path/to/{root}",
         )
     wanted = str(dataset_name_or_id)
     datasets = sorted(path for path in Path(value).iterdir() if re.match(r"Dataset\d{3}_", path.name) and path.is_dir())
@@ -103,9 +110,7 @@ def find_dataset(dataset_name_or_id: str) -> Path:
         value,
         f"{len(found) or 'no'} data sets for {wanted!r}",
         f"one of: {there_are}",
-        "Give the name of one in full."
-        if found
-        else "Name one of these, or preprocess yours first: nnUNetv2_plan_and_preprocess -d ID",
+        "Give the name of one in full." if found else f"Name one of these, or {COMES_BY[root]}",
     )
 
 

@@ -42,6 +42,22 @@ def test_train_predict_and_hand_over_to_stock_nnunet(folders):
     truth = sitk.ReadImage(str(folders.raw / "labelsTs" / "phantom_test_000.nii.gz"))
     assert image.GetSize() == truth.GetSize()
 
+    # exported, and without any trainers of ours
+    model, stock_output = folders.root / "model", folders.root / "predicted_by_stock"
+    exported = folders.run(
+        f"nnunet-semcl export -d {ID} -c 2d -tr SemCLTrainerShort -p nnUNetTinyPlans -f 0 -o {model}"
+    )
+    assert exported.returncode == 0, exported.stdout
+    assert "without the plugin are those with it, bit for bit" in exported.stdout
+    del folders.environment["nnUNet_extTrainer"]
+    predicted = folders.run(
+        f"nnUNetv2_predict_from_modelfolder -m {model} -f 0 -device cpu -i {folders.raw / 'imagesTs'} "
+        f"-o {stock_output} -npp 1 -nps 1"
+    )
+    assert predicted.returncode == 0, predicted.stdout
+    (name,) = (file.name for file in output.glob("*.nii.gz"))
+    assert (stock_output / name).read_bytes() == (output / name).read_bytes()
+
 
 def test_3d_through_nnunet_semcl(folders):
     folders.environment["nnUNet_n_proc_DA"] = "1"  # with workers, as users have them

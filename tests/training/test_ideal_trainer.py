@@ -55,11 +55,17 @@ def test_both_phases_hidden_labels_unopened_and_stock_classes_predict(budget, ma
     assert {key: value.shape for key, value in checkpoint["network_weights"].items()} == shapes
     assert checkpoint["nnunet_semcl"]["second_decoder"].keys().isdisjoint(k for k in shapes if "encoder" in k)
 
-    # As stock nnU-Net would have named it: no class of ours is needed to predict.
-    torch.save({**checkpoint, "trainer_name": "nnUNetTrainer"}, fold / "checkpoint_final.pth")
+    # No class of ours is needed to predict, and the second decoder stays behind with the optimiser's state of it.
+    model = budget.root / "model"
+    options = ["-d", "999", "-c", "2d", "-tr", "IDEALTrainerShort", "-p", "nnUNetTinyPlans", "-f", str(FOLD)]
+    assert main(["export", *options, "-o", str(model)]) == 0
+    exported = torch.load(model / f"fold_{FOLD}" / "checkpoint_final.pth", weights_only=True)
+    assert same(exported["network_weights"], checkpoint["network_weights"])
+    assert exported.keys().isdisjoint(("nnunet_semcl", "optimizer_state"))
+    del budget.environment["nnUNet_extTrainer"]
     output = budget.root / "out"
-    command = f"nnUNetv2_predict -d 999 -c 2d -p nnUNetTinyPlans -tr IDEALTrainerShort -f {FOLD} -device cpu"
-    predicted = budget.run(f"{command} -i {budget.raw / 'imagesTs'} -o {output} -npp 1 -nps 1")
+    command = f"nnUNetv2_predict_from_modelfolder -m {model} -f {FOLD} -device cpu -npp 1 -nps 1"
+    predicted = budget.run(f"{command} -i {budget.raw / 'imagesTs'} -o {output}")
     assert predicted.returncode == 0 and len(list(output.glob("*.nii.gz"))) == 1, predicted.stdout
 
 
