@@ -41,6 +41,7 @@ COLD = "ColdTrainer"
 NO_PRETRAINING = (COLD, "IDEAL_noPretraining")
 NO_COARSE = (*NO_PRETRAINING, "IDEAL", "SemCL_noUnlabelled")
 STEPS_PER_EPOCH = 50
+PRETRAINING_SHARE, IDEAL_SHARE = 0.7, 0.1  # of the steps; dense contrast teaches no label, training has to
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def main() -> None:
             steps,
             # What a trainer does not do, nnU-Net's training gets; without unlabelled cases there is no coarse training.
             _share(steps, args.coarse_share) if _class(trainer) not in NO_COARSE and labelled != "all" else 0,
-            _share(steps, args.pretraining_share) if _class(trainer) not in NO_PRETRAINING else 0,
+            _share(steps, _pretraining_share(trainer, args)) if _class(trainer) not in NO_PRETRAINING else 0,
             seed,
         )
         for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
@@ -159,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", nargs="+", type=int, default=[2000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--coarse-share", type=float, default=0.25, help="of the steps, before the contrast")
-    parser.add_argument("--pretraining-share", type=float, default=0.7, help="of the steps, in contrast")
+    parser.add_argument("--pretraining-share", type=float, help="of the steps, in contrast")
     parser.add_argument("--group", help="as in nnunet-semcl label-budget")
     parser.add_argument("--in-memory", action="store_true", help="hold the cases in memory: faster, for small data")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
@@ -171,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _class(trainer: str) -> str:
     return trainer.partition(":")[0]
+
+
+def _pretraining_share(trainer: str, args: argparse.Namespace) -> float:
+    if args.pretraining_share is not None:
+        return args.pretraining_share
+    return IDEAL_SHARE if _class(trainer) == "IDEAL" else PRETRAINING_SHARE
 
 
 def _share(steps: int, share: float) -> int:
