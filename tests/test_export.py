@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.errors import InputError
@@ -76,6 +77,12 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
         weights = original["network_weights"]
         assert list(written["network_weights"]) == list(weights)
         assert all(torch.equal(value, weights[key]) for key, value in written["network_weights"].items())
+    fresh = make_trainer("nnUNetTrainerShort")
+    fresh.initialize()
+    load_pretrained_weights(fresh.network, str(output / "fold_0" / "checkpoint_final.pth"))  # -pretrained_weights
+    exported = torch.load(output / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+    loaded = {key: value for key, value in fresh.network.state_dict().items() if ".seg_layers." not in key}
+    assert loaded and all(torch.equal(value, exported[key]) for key, value in loaded.items())
     for file in files:
         content = (output / file).read_bytes()
         assert not [word for word in (b"nnunet_semcl", b"SemCLTrainer", b"temperature") if word in content], file
