@@ -70,8 +70,15 @@ def main() -> None:
     alone = environment_with_nnunet_alone(work)
     stock = {key: value for key, value in os.environ.items() if not key.startswith(("nnUNet_", "PYTHON"))}
     imported = subprocess.run(
-        [alone / "python", "-c", "import nnunet_semcl"], env=stock, capture_output=True, text=True
+        # In another folder, since Python also imports from the present one.
+        [alone / "python", "-c", "import nnunet_semcl"],
+        env=stock,
+        cwd=work,
+        capture_output=True,
+        text=True,
     )
+    if imported.returncode == 0:
+        raise SystemExit("The new environment has the plugin.")
     print(f"  import nnunet_semcl there: {imported.stderr.strip().splitlines()[-1]}")
     for configuration in CONFIGURATIONS:
         model = work / f"exported_{configuration}"
