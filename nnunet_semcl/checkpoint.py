@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,19 @@ def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, A
     """Loads a checkpoint of ours or of nnU-Net's, by weights_only=True.
 
     Raises:
-        InputError: the file cannot be read, holds more than tensors and plain values, or lacks one of the keys.
+        InputError: the file cannot be read, has changed since it was written, holds more than tensors and plain
+            values, or lacks one of the keys.
     """
     expected = f"a checkpoint with the keys {', '.join(sorted(keys))}"
     fix = "Move the file away and start again with --c: it goes on from what else is there."
     try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()  # torch itself looks at no checksum: a flipped bit would be a wrong weight
+        if changed:
+            raise zipfile.BadZipFile(f"wrong checksum of {changed}")
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # zipfile, torch and a mangled pickle have errors of many kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0]).split(". ")[0]
         raise InputError(str(path), f"an unreadable file ({reason})", expected, fix) from error
