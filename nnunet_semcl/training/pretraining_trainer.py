@@ -24,11 +24,18 @@ from nnunet_semcl.checkpoint import load_safely, save_atomically
 from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
 from nnunet_semcl.data.seeding import random_states, set_random_states
-from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
+from nnunet_semcl.data.unlabelled import (
+    channel_names,
+    check_unlabelled,
+    hidden_cases,
+    unlabelled_cases,
+    unlabelled_folder,
+)
+from nnunet_semcl.data.whole_cases import check_cases_are_whole
 from nnunet_semcl.distributed import barrier, of_all, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
-from nnunet_semcl.preprocessed import check_cases
+from nnunet_semcl.preprocessed import check_cases, check_configuration, read_dataset_json
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
 from nnunet_semcl.training.interruption import alone_in, on_sigterm
@@ -83,6 +90,9 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         """Tells faults of data, fold and settings by an InputError, before any long work."""
         data = Path(self.preprocessed_dataset_folder)
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
+        where = f"{self.plans_manager.plans_name}.json, configuration {self.configuration_name}"
+        check_configuration(self.configuration_manager.configuration, where)
+        read_dataset_json(data.parent)
         self.pretraining_settings()
         if self._takes_unlabelled:
             self._unlabelled_cases(self.configuration_manager)
@@ -115,6 +125,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 "one with encoder and decoder, as nnU-Net's U-Nets",
                 "Train with -tr nnUNetTrainer.",
             )
+        self._check_cases_are_whole()
         folder = Path(self.output_folder)
         if not self.logger.resume and self.local_rank == 0:
             self.set_former_run_aside()
@@ -258,6 +269,16 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
             )
         return images
+
+    def _check_cases_are_whole(self) -> None:
+        channels = len(channel_names(self.dataset_json))
+        labels = [int(label) for label in self.label_manager.all_labels]
+        if self.label_manager.has_ignore_label:
+            labels.append(self.label_manager.ignore_label)
+        labelled = sorted({case for side in self.do_split() for case in side})
+        images = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
+        folder = Path(self.preprocessed_dataset_folder)
+        check_cases_are_whole([folder / case for case in labelled], list(images.values()), channels, labels)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
