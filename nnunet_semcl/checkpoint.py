@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnunet_semcl.errors import InputError
 
@@ -29,7 +30,10 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
-def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, Any]:
+GO_ON = "Move the file away and start again with --c: it goes on from what else is there."
+
+
+def load_safely(path: Path, device: torch.device, keys: set[str], fix: str = GO_ON) -> dict[str, Any]:
     """Loads a checkpoint of ours or of nnU-Net's, by weights_only=True.
 
     Raises:
@@ -37,7 +41,6 @@ def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, A
             values, or lacks one of the keys.
     """
     expected = f"a checkpoint with the keys {', '.join(sorted(keys))}"
-    fix = "Move the file away and start again with --c: it goes on from what else is there."
     try:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()  # torch itself looks at no checksum: a flipped bit would be a wrong weight
@@ -53,3 +56,22 @@ def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, A
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InputError(str(path), f"the content {found}", expected, fix)
     return content
+
+
+def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Gives a module the weights that `load_safely` read from the file.
+
+    Raises:
+        InputError: they are another network's.
+    """
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        # torch names each tensor in a line of its own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            str(path),
+            f"weights of another network ({reason} ...)",
+            f"those of {type(module).__name__} as it is planned now",
+            "Go back to the former plans, or start again without --c.",
+        ) from error

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -14,8 +15,10 @@ from nnunet_semcl.json_files import read_json
 from nnunet_semcl.splits import check_fold, read_splits
 
 NOT_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+MEND_DATASET_JSON = "Mend it in nnUNet_raw and run again: nnUNetv2_plan_and_preprocess"
 NNUNET_FOLDS = 5  # nnU-Net's own cross-validation, made where there is no splits_final.json
 TEXT = Rule("a text", lambda value: isinstance(value, str) and value != "")
+FOLDER_NAME = Rule("the name of a folder", lambda v: TEXT.holds(v) and Path(v).name == v)
 NAMED = Rule("an object that names at least one", lambda value: isinstance(value, dict) and value != {})
 
 
@@ -172,7 +175,7 @@ def read_plans(file: Path, any_version: bool = False) -> dict:
     return plans
 
 
-def resolve_configuration(plans: dict, configuration: str, file: Path) -> dict:
+def resolve_configuration(plans: dict, configuration: str, file: Path | str) -> dict:
     """A configuration with what it inherits.
 
     Raises InputError: nnU-Net cannot resolve it, or see `check_configuration`.
@@ -201,7 +204,7 @@ def check_configuration(configuration: dict, where: str) -> None:
         configuration,
         where,
         {
-            "data_identifier": TEXT,
+            "data_identifier": FOLDER_NAME,
             "batch_size": COUNT,
             "patch_size": whole_numbers((2, 3)),
             "spacing": Rule("as many numbers above 0 as patch_size has", lambda v: _is_spacing(v, configuration)),
@@ -220,6 +223,10 @@ def check_configuration(configuration: dict, where: str) -> None:
         f"{axes} whole numbers for each stage", lambda v: isinstance(v, list) and v != [] and all(map(of_stage, v))
     )
     _check_keys(kwargs, where, {"strides": strides}, fix)
+    for size, total in zip(configuration["patch_size"], np.prod(kwargs["strides"], axis=0), strict=True):
+        if size % total:
+            found, expected = f"{size} voxels", f"a multiple of the {total} that the strides make"
+            raise InputError(f"{where}, patch_size", found, expected, fix)
     features = whole_numbers((len(kwargs["strides"]),))
     _check_keys(kwargs, where, {"features_per_stage": features}, fix)
 
@@ -227,13 +234,19 @@ def check_configuration(configuration: dict, where: str) -> None:
 def read_dataset_json(folder: Path) -> dict:
     """A preprocessed data set's dataset.json.
 
-    Raises InputError: there is none, a key is missing or of the wrong kind, or labels that nnU-Net cannot train.
+    Raises InputError: there is none, or see `check_dataset_json`.
     """
     file = folder / "dataset.json"  # nnU-Net's planning copies it here
-    fix = f"Mend it in nnUNet_raw and run again: nnUNetv2_plan_and_preprocess -d {int(folder.name[7:10])}"
     if not file.is_file():
-        raise InputError(str(file), "no such file", "the data set's", fix)
+        raise InputError(str(file), "no such file", "the data set's", MEND_DATASET_JSON)
     content = read_json(file)
+    check_dataset_json(content, str(file))
+    return content
+
+
+def check_dataset_json(content: Any, file: str) -> None:
+    """Raises InputError: a key is missing or of the wrong kind, or labels that nnU-Net cannot train."""
+    fix = MEND_DATASET_JSON
     if not isinstance(content, dict):
         raise InputError(str(file), f"a JSON {type(content).__name__}", "an object", fix)
     channels = "modality" if "modality" in content else "channel_names"
@@ -246,7 +259,6 @@ def read_dataset_json(folder: Path) -> dict:
     if labels != list(range(len(labels))):
         found = f"the values {', '.join(map(str, labels))}"
         raise InputError(f"{file}, labels", found, "0, 1, 2 and so on without a gap", fix)
-    return content
 
 
 def _is_spacing(value: Any, configuration: dict) -> bool:

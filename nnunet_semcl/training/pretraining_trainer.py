@@ -20,7 +20,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from nnunet_semcl.checkpoint import load_safely, save_atomically
+from nnunet_semcl.checkpoint import load_safely, load_weights, save_atomically
 from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
 from nnunet_semcl.data.seeding import random_states, set_random_states
@@ -35,7 +35,7 @@ from nnunet_semcl.data.whole_cases import check_cases_are_whole
 from nnunet_semcl.distributed import barrier, of_all, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
-from nnunet_semcl.preprocessed import check_cases, check_configuration, read_dataset_json
+from nnunet_semcl.preprocessed import check_cases, check_dataset_json, resolve_configuration
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
 from nnunet_semcl.training.interruption import alone_in, on_sigterm
@@ -66,6 +66,9 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        # before nnU-Net reads them, in whose errors neither file nor key would be named
+        resolve_configuration(plans, configuration, f"{plans.get('plans_name')}.json")
+        check_dataset_json(dataset_json, "dataset.json")
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_pretraining_epochs = 100
         self.num_pretraining_iterations_per_epoch = 250
@@ -90,9 +93,6 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         """Tells faults of data, fold and settings by an InputError, before any long work."""
         data = Path(self.preprocessed_dataset_folder)
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
-        where = f"{self.plans_manager.plans_name}.json, configuration {self.configuration_name}"
-        check_configuration(self.configuration_manager.configuration, where)
-        read_dataset_json(data.parent)
         self.pretraining_settings()
         if self._takes_unlabelled:
             self._unlabelled_cases(self.configuration_manager)
@@ -155,7 +155,9 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         if not self.was_initialized:
             self.initialize()
-        content = load_safely(Path(filename_or_checkpoint), self.device, {"network_weights", "optimizer_state"})
+        needed = {"network_weights", "optimizer_state", "current_epoch", "logging"}
+        content = load_safely(Path(filename_or_checkpoint), self.device, needed)
+        load_weights(self.planned_network, content["network_weights"], Path(filename_or_checkpoint))
         self.load_additions(content.get(CHECKPOINT_KEY, {}), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
         # nnU-Net writes checkpoint_latest before it looks whether its epoch was the best one.
@@ -305,7 +307,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
 
     def _load_pretrained(self, path: Path) -> None:
         content = load_safely(path, self.device, {"network_weights"})
-        self.planned_network.load_state_dict(content["network_weights"])
+        load_weights(self.planned_network, content["network_weights"], path)
         self.print_to_log_file(f"Pretraining was done already: weights from {path}")
 
     def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:
