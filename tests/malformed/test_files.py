@@ -67,44 +67,76 @@ def start(folders, make_trainer) -> Callable[[str], None]:
     return run
 
 
-@pytest.mark.parametrize(
-    ("ending", "change", "words"),
-    [
-        (".b2nd", Path.unlink, ("found the case 'phantom_00", "not in", "nnUNetv2_preprocess -d 999")),
-        ("_seg.b2nd", Path.unlink, ("_seg.b2nd: found no such file", "nnUNetv2_preprocess -d 999")),
-        (".pkl", Path.unlink, (".pkl: found no such file", "nnUNetv2_preprocess -d 999")),
-        (".b2nd", cut(0), (".b2nd: found a file that cannot be read", "Preprocess this case again")),
-        (".b2nd", cut(300), (".b2nd: found a file that cannot be read",)),
-        (".b2nd", cut(-1), (".b2nd: found a file that cannot be read",)),
-        (".b2nd", lambda file: file.write_text("an error page"), (".b2nd: found a file that cannot be read",)),
-        ("_seg.b2nd", cut(-50), ("_seg.b2nd: found a file that cannot be read",)),
-        (".pkl", cut(0), (".pkl: found a file that cannot be read", "a whole one")),
-        (".pkl", cut(300), (".pkl: found a file that cannot be read (pickle data was truncated)",)),
-        (".b2nd", voxels(np.nan), (".b2nd: found 96 values that are NaN or infinite", "Mend the image")),
-        (".b2nd", voxels(-np.inf), (".b2nd: found 96 values that are NaN or infinite",)),
-        (".b2nd", array(lambda v: v * np.nan), (".b2nd: found 46080 values that are NaN",)),
-        (".b2nd", array(lambda v: np.concatenate((v, v))), (".b2nd: found the shape (2, 24, 40, 48)", "(1, x, y, z)")),
-        (".b2nd", array(lambda v: v[0]), (".b2nd: found the shape (24, 40, 48)",)),
-        (".b2nd", array(lambda v: v[:, :0]), (".b2nd: found the shape (1, 0, 40, 48)", "some voxels")),
-        ("_seg.b2nd", array(lambda v: v[:, :-1]), ("_seg.b2nd: found the shape (1, 23, 40, 48)", "as its image has")),
-        ("_seg.b2nd", voxels(9), ("_seg.b2nd: found the label 9", "the labels of dataset.json alone, 0, 1, 2")),
-        ("_seg.b2nd", voxels(-2), ("_seg.b2nd: found the label -2", "Mend the label file")),
-        (".pkl", properties(lambda p: [p]), (".pkl: found no class_locations", "nnUNetv2_plan_and_preprocess")),
-        (".pkl", properties(lambda p: p | {"class_locations": None}), (".pkl: found no class_locations",)),
-        (".pkl", properties(lambda p: p | {"class_locations": [1]}), (".pkl: found class_locations that are no",)),
-        (".pkl", properties(lambda p: p | {"class_locations": {1: np.zeros((5, 3), int)}}), (".pkl: found class_loc",)),
-        (
-            ".pkl",
-            properties(lambda p: p | {"class_locations": moved(p["class_locations"])}),
-            (".pkl: found voxels of object 1 beyond the image", "voxels within (24, 40, 48)"),
-        ),
-        (
-            ".pkl",
-            properties(lambda p: {"class_locations": p["class_locations"]}),
-            (".pkl: found no spacing, shape_before_cropping, bbox_used_for_cropping", "as nnU-Net writes them"),
-        ),
-    ],
-)
+CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
+    "no image": (".b2nd", Path.unlink, ("found the case 'phantom_00", "not in", "nnUNetv2_preprocess -d 999")),
+    "no segmentation": ("_seg.b2nd", Path.unlink, ("_seg.b2nd: found no such file", "nnUNetv2_preprocess -d 999")),
+    "no properties": (".pkl", Path.unlink, (".pkl: found no such file", "nnUNetv2_preprocess -d 999")),
+    "an empty image file": (".b2nd", cut(0), (".b2nd: found a file that cannot be read", "Preprocess this case again")),
+    "an image cut off in its header": (".b2nd", cut(300), (".b2nd: found a file that cannot be read",)),
+    "an image that lacks a byte": (".b2nd", cut(-1), (".b2nd: found a file that cannot be read",)),
+    "an error page as image": (
+        ".b2nd",
+        lambda file: file.write_text("an error page"),
+        (".b2nd: found a file that cannot be read",),
+    ),
+    "a segmentation cut off": ("_seg.b2nd", cut(-50), ("_seg.b2nd: found a file that cannot be read",)),
+    "an empty properties file": (".pkl", cut(0), (".pkl: found a file that cannot be read", "a whole one")),
+    "properties cut off": (".pkl", cut(300), (".pkl: found a file that cannot be read (pickle data was truncated)",)),
+    "NaN": (".b2nd", voxels(np.nan), (".b2nd: found 96 values that are NaN or infinite", "Mend the image")),
+    "infinity": (".b2nd", voxels(-np.inf), (".b2nd: found 96 values that are NaN or infinite",)),
+    "NaN everywhere": (".b2nd", array(lambda v: v * np.nan), (".b2nd: found 46080 values that are NaN",)),
+    "two channels": (
+        ".b2nd",
+        array(lambda v: np.concatenate((v, v))),
+        (".b2nd: found the shape (2, 24, 40, 48)", "(1, x, y, z)"),
+    ),
+    "no channel axis": (".b2nd", array(lambda v: v[0]), (".b2nd: found the shape (24, 40, 48)",)),
+    "no voxel": (".b2nd", array(lambda v: v[:, :0]), (".b2nd: found the shape (1, 0, 40, 48)", "some voxels")),
+    "a smaller segmentation": (
+        "_seg.b2nd",
+        array(lambda v: v[:, :-1]),
+        ("_seg.b2nd: found the shape (1, 23, 40, 48)", "as its image has"),
+    ),
+    "a label that dataset.json lacks": (
+        "_seg.b2nd",
+        voxels(9),
+        ("_seg.b2nd: found the label 9", "the labels of dataset.json alone, 0, 1, 2"),
+    ),
+    "a negative label": ("_seg.b2nd", voxels(-2), ("_seg.b2nd: found the label -2", "Mend the label file")),
+    "properties that are a list": (
+        ".pkl",
+        properties(lambda p: [p]),
+        (".pkl: found no class_locations", "nnUNetv2_plan_and_preprocess"),
+    ),
+    "no class locations": (
+        ".pkl",
+        properties(lambda p: p | {"class_locations": None}),
+        (".pkl: found no class_locations",),
+    ),
+    "class locations that are a list": (
+        ".pkl",
+        properties(lambda p: p | {"class_locations": [1]}),
+        (".pkl: found class_locations that are no",),
+    ),
+    "class locations without the channel": (
+        ".pkl",
+        properties(lambda p: p | {"class_locations": {1: np.zeros((5, 3), int)}}),
+        (".pkl: found class_loc",),
+    ),
+    "class locations beyond the image": (
+        ".pkl",
+        properties(lambda p: p | {"class_locations": moved(p["class_locations"])}),
+        (".pkl: found voxels of object 1 beyond the image", "voxels within (24, 40, 48)"),
+    ),
+    "no geometry": (
+        ".pkl",
+        properties(lambda p: {"class_locations": p["class_locations"]}),
+        (".pkl: found no spacing, shape_before_cropping, bbox_used_for_cropping", "as nnU-Net writes them"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("ending", "change", "words"), CASE_FILES.values(), ids=CASE_FILES)
 @pytest.mark.parametrize("case", [TRAINED, VALIDATED])
 def test_case(folders, start, case: str, ending: str, change: Change, words: tuple[str, ...]):
     change(folders.preprocessed / "nnUNetPlans_2d" / f"{case}{ending}")
@@ -143,17 +175,25 @@ def test_an_empty_mask_beside_others_works(folders, start):
     start("SemCLTrainerShort")
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "words"),
-    [
-        ("scan.b2nd", cut(300), ("scan.b2nd: found a file that cannot be read", "nnunet-semcl unlabelled")),
-        ("scan.b2nd", voxels(np.nan), ("scan.b2nd: found 96 values that are NaN",)),
-        ("scan.b2nd", array(lambda v: v[0]), ("scan.b2nd: found the shape (24, 40, 48)",)),
-        ("preprocessing.json", Path.unlink, ("cases without a preprocessing.json", "Move the folder away")),
-        ("preprocessing.json", cut(10), ("preprocessing.json", "broken JSON")),
-        ("preprocessing.json", lambda file: file.write_text("[1]"), ("cases without a preprocessing.json",)),
-    ],
-)
+UNLABELLED_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
+    "an image cut off": (
+        "scan.b2nd",
+        cut(300),
+        ("scan.b2nd: found a file that cannot be read", "nnunet-semcl unlabelled"),
+    ),
+    "NaN": ("scan.b2nd", voxels(np.nan), ("scan.b2nd: found 96 values that are NaN",)),
+    "no channel axis": ("scan.b2nd", array(lambda v: v[0]), ("scan.b2nd: found the shape (24, 40, 48)",)),
+    "no record": ("preprocessing.json", Path.unlink, ("cases without a preprocessing.json", "Move the folder away")),
+    "a record cut off": ("preprocessing.json", cut(10), ("preprocessing.json", "broken JSON")),
+    "a record that is a list": (
+        "preprocessing.json",
+        lambda file: file.write_text("[1]"),
+        ("cases without a preprocessing.json",),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "words"), UNLABELLED_FILES.values(), ids=UNLABELLED_FILES)
 @TRAINERS
 def test_unlabelled_case(folders, start, trainer: str, name: str, change: Change, words: tuple[str, ...]):
     images = folders.root / "images"
