@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.errors import InputError
@@ -28,18 +29,25 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
         torch.save(content, beside)
 
 
-def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, Any]:
+GO_ON = "Move the file away and start again with --c: it goes on from what else is there."
+
+
+def load_safely(path: Path, device: torch.device, keys: set[str], fix: str = GO_ON) -> dict[str, Any]:
     """Loads a checkpoint of ours or of nnU-Net's, by weights_only=True.
 
     Raises:
-        InputError: the file cannot be read, holds more than tensors and plain values, or lacks one of the keys.
+        InputError: the file cannot be read, has changed since it was written, holds more than tensors and plain
+            values, or lacks one of the keys.
     """
     expected = f"a checkpoint with the keys {', '.join(sorted(keys))}"
-    fix = "Move the file away and start again with --c: it goes on from what else is there."
     try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()  # torch itself looks at no checksum: a flipped bit would be a wrong weight
+        if changed:
+            raise zipfile.BadZipFile(f"wrong checksum of {changed}")
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # zipfile, torch and a mangled pickle have errors of many kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0]).split(". ")[0]
         raise InputError(str(path), f"an unreadable file ({reason})", expected, fix) from error
@@ -47,3 +55,22 @@ def load_safely(path: Path, device: torch.device, keys: set[str]) -> dict[str, A
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InputError(str(path), f"the content {found}", expected, fix)
     return content
+
+
+def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Gives a module the weights that `load_safely` read from the file.
+
+    Raises:
+        InputError: they are another network's.
+    """
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        # torch names each tensor in a line of its own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            str(path),
+            f"weights of another network ({reason} ...)",
+            f"those of {type(module).__name__} as it is planned now",
+            "Go back to the former plans, or start again without --c.",
+        ) from error

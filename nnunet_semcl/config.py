@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
@@ -30,18 +29,31 @@ def _is_number(value: Any) -> bool:
     return is_whole(value) or isinstance(value, float)
 
 
-def whole_from(least: int, expected: str) -> Rule:
-    return Rule(expected, lambda value: is_whole(value) and value >= least)
+def whole(least: int, why: str = "", most: int = 2**16) -> Rule:
+    return Rule(f"a whole number from {least} to {most}{why}", lambda value: is_whole(value) and least <= value <= most)
+
+
+def number(least: float, most: float) -> Rule:
+    return Rule(f"a number from {least:g} to {most:g}", lambda value: _is_number(value) and least <= value <= most)
+
+
+def whole_numbers(lengths: Collection[int]) -> Rule:
+    """Lists of them, above 0, of one of the lengths."""
+    return Rule(
+        f"{' or '.join(map(str, lengths))} whole numbers above 0",
+        lambda value: isinstance(value, list) and len(value) in lengths and all(is_whole(v) and v > 0 for v in value),
+    )
 
 
 def one_of(choices: Collection[str]) -> Rule:
     return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
-POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and 0 < value < math.inf)
-NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _is_number(value) and 0 <= value < math.inf)
-SHARE = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-COUNT = whole_from(1, "a whole number above 0")
+# Beyond these bounds a training breaks down with errors of its own, hours later.
+RATE = number(1e-8, 1)
+TEMPERATURE = number(0.001, 1000)
+SHARE = number(0, 1)
+COUNT = whole(1)
 SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 
 

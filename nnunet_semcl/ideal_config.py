@@ -8,15 +8,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.config import (
     COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
+    RATE,
     SHARE,
+    TEMPERATURE,
     MethodConfig,
     Rule,
     is_whole,
     learning_rate,
+    number,
     setting,
-    whole_from,
+    whole,
 )
 
 LOCATIONS_PER_BATCH = 1024  # similarities of all pairs stay cheap beside the network
@@ -45,18 +46,16 @@ class IDEALConfig(MethodConfig):
 
     section = "ideal"
 
-    patches_per_batch: int = setting(
-        whole_from(FEWEST_PATCHES, f"a whole number of at least {FEWEST_PATCHES}: other images repel")
-    )
+    patches_per_batch: int = setting(whole(FEWEST_PATCHES, ": other images repel"))
     locations: int = setting(COUNT)
-    radius: float = setting(NOT_NEGATIVE)
-    learning_rate: float = setting(POSITIVE)
+    radius: float = setting(number(0, 1e6))
+    learning_rate: float = setting(RATE)
     level: int = setting(None, 0, "pretrains encoder and decoder")
     embedding_dim: int = setting(COUNT, 128, "usual for a dense contrast")
-    temperature: float = setting(POSITIVE, 0.2, "usual for a dense contrast")
+    temperature: float = setting(TEMPERATURE, 0.2, "usual for a dense contrast")
     momentum: float = setting(SHARE, 0.99, "the keys follow within a hundred steps: pretraining is short")
-    weight_decay: float = setting(NOT_NEGATIVE, 1e-2, "torch's for AdamW")
-    consistency: float = setting(NOT_NEGATIVE, 1.0, "unlabelled patches count as much as labelled ones")
+    weight_decay: float = setting(SHARE, 1e-2, "torch's for AdamW")
+    consistency: float = setting(number(0, 1000), 1.0, "unlabelled patches count as much as labelled ones")
     ramp: float = setting(SHARE, 0.4, "the decoders have to know something before they teach")
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from nnunet_semcl.atomic_files import written_beside
 from nnunet_semcl.errors import InputError
 
 
 def read_json(file: Path) -> dict | list:
-    """Raises InputError, naming the file, where it is no JSON."""
+    """Raises InputError, naming the file, where it is no JSON, or names a key twice, of which one would be lost."""
     try:
-        return json.loads(file.read_text())
-    except ValueError as problem:
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_keys_once)
+    except (OSError, ValueError, RecursionError) as problem:
         raise InputError(str(file), f"broken JSON ({problem})", "a JSON file", "Mend it or make it again.") from problem
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"twice the key {next(name for name in names if names.count(name) > 1)!r}")
+    return content
 
 
 def write_json(content: dict | list, file: Path) -> None:

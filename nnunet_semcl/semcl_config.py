@@ -12,20 +12,22 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.config import (
     COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
+    RATE,
+    SHARE,
     SWITCH,
+    TEMPERATURE,
     MethodConfig,
     Rule,
     is_whole,
     learning_rate,
     one_of,
     setting,
-    whole_from,
+    whole,
 )
 
 WANTED_QUERIES = 8
 OBJECTIVES = ("object", "voxel", "both")
+LARGEST_QUERY = 4  # of the plan's patch along each axis: what lies beyond is for no memory
 FEWEST_QUERIES = 4  # two objects, and two queries of each
 
 
@@ -54,18 +56,16 @@ class SemCLConfig(MethodConfig):
     section = "semcl"
 
     query_size: tuple[int, ...] = setting(None)
-    queries_per_batch: int = setting(
-        whole_from(FEWEST_QUERIES, f"at least {FEWEST_QUERIES}: two objects with two queries each")
-    )
-    learning_rate: float = setting(POSITIVE)
+    queries_per_batch: int = setting(whole(FEWEST_QUERIES, ": two objects with two queries each"))
+    learning_rate: float = setting(RATE)
     objective: str = setting(one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, in a training step's memory")
     segmentation: bool = setting(SWITCH, True, "so that the last layers learn too")
     copy_paste: bool = setting(SWITCH, True, "what is learnt of labelled cases carries over to the others")
     refine: bool = setting(SWITCH, True, "its masks are better than the coarse model's: on Hippocampus .76 beside .71")
     voxels: int = setting(COUNT, 512, "the loss stays cheap beside the network")
     embedding_dim: int = setting(COUNT, 256, "the paper's")
-    temperature: float = setting(POSITIVE, 0.3, "the default of the authors' code; separates objects sooner than 0.1")
-    weight_decay: float = setting(NOT_NEGATIVE, 1e-2, "torch's for AdamW")
+    temperature: float = setting(TEMPERATURE, 0.3, "the authors' code's; separates objects sooner than 0.1")
+    weight_decay: float = setting(SHARE, 1e-2, "torch's for AdamW")
     coarse_model: str | None = setting(
         Rule("the folder of a model, or null", lambda value: value is None or isinstance(value, str)),
         None,
@@ -93,7 +93,8 @@ class SemCLConfig(MethodConfig):
         }
         rate, of_plan["learning_rate"] = learning_rate(configuration)
         derived = cls(query_size, queries, rate, reasons=of_plan | cls.default_reasons())
-        return derived.overridden(configuration, name, {"query_size": _query_size_rule(strides)})
+        rule = _query_size_rule(strides, configuration.patch_size)
+        return derived.overridden(configuration, name, {"query_size": rule})
 
 
 def _by(size: Sequence[int]) -> str:
@@ -113,16 +114,19 @@ def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tup
     return tuple(query_size), max(FEWEST_QUERIES, queries)
 
 
-def _query_size_rule(strides: np.ndarray) -> Rule:
+def _query_size_rule(strides: np.ndarray, patch_size: list[int]) -> Rule:
     def holds(value: Any) -> bool:
         return (
             isinstance(value, (list, tuple))
             and len(value) == len(strides)
             and all(is_whole(v) and v > 0 for v in value)
             and all(v % s == 0 for v, s in zip(value, strides, strict=True))
+            and all(v <= LARGEST_QUERY * p for v, p in zip(value, patch_size, strict=True))
             and any(v > s for v, s in zip(value, strides, strict=True))  # instance normalisation needs two voxels
         )
 
     return Rule(
-        f"{len(strides)} whole numbers, multiples of the network's strides {strides.tolist()}, one above them", holds
+        f"{len(strides)} whole numbers, multiples of the network's strides {strides.tolist()}, one above them, and at "
+        f"most {LARGEST_QUERY} times the plan's patch {_by(patch_size)}",
+        holds,
     )

@@ -1,7 +1,5 @@
-import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_semcl.errors import InputError
 from nnunet_semcl.ideal_config import IDEALConfig
 
 
@@ -28,25 +26,3 @@ def test_the_plans_section_overrides_single_fields():
     config = IDEALConfig.from_plan(plan(ideal={"level": 1, "radius": 0}), "2d")
     assert (config.level, config.radius, config.locations) == (1, 0, 85)
     assert config.reasons["level"] == 'set by "ideal" of configuration 2d'
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"levels": 1}, 'unknown key "levels".*level'),
-        ({"level": 2}, "level.*found 2.*from 0 to 1"),
-        ({"level": True}, "level.*True"),
-        ({"patches_per_batch": 1}, "patches_per_batch.*found 1.*other images"),
-        ({"momentum": 1.1}, r"momentum.*1\.1.*from 0 to 1"),
-        ({"ramp": -0.1}, "ramp.*from 0 to 1"),
-        ({"radius": -1}, "radius.*at least 0"),
-        ({"temperature": 0}, "temperature.*above 0"),
-        ({"locations": 0}, "locations.*found 0"),
-        ({"consistency": "1"}, "consistency.*'1'"),
-        ("x", "str.*object of settings"),
-    ],
-)
-def test_bad_sections_are_named(section, message):
-    with pytest.raises(InputError, match=message) as error:
-        IDEALConfig.from_plan(plan(ideal=section), "2d")
-    assert '"ideal" of configuration 2d' in str(error.value)

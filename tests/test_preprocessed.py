@@ -13,18 +13,29 @@ NAME = "Dataset004_Hippocampus"
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A preprocessed data set with the parts of the plans that the check reads."""
+    """A preprocessed data set with the parts of plans and dataset.json that the check reads."""
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     folder = tmp_path / NAME
     folder.mkdir()
     configurations = {
-        "2d": {"data_identifier": "nnUNetPlans_2d", "architecture": {}},
-        "3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres", "architecture": {}},
+        "2d": configuration("2d", axes=2),
+        "3d_fullres": configuration("3d_fullres", axes=3),
         "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
     }
     write(folder / "nnUNetPlans.json", {"plans_name": "nnUNetPlans", "configurations": configurations})
-    write(folder / "dataset.json", {"labels": {"background": 0, "anterior": 1}})
+    described = {"labels": {"background": 0, "anterior": 1}, "channel_names": {"0": "MRI"}, "file_ending": ".nii.gz"}
+    write(folder / "dataset.json", described)
     return folder
+
+
+def configuration(name: str, axes: int) -> dict:
+    return {
+        "data_identifier": f"nnUNetPlans_{name}",
+        "batch_size": 2,
+        "patch_size": [8] * axes,
+        "spacing": [1.0] * axes,
+        "architecture": {"arch_kwargs": {"strides": [[1] * axes, [2] * axes], "features_per_stage": [8, 16]}},
+    }
 
 
 def write(file: Path, content: object) -> None:
@@ -84,7 +95,7 @@ def test_few_cases_need_fold_all_or_splits_of_their_own(dataset: Path):
 def test_a_fold_beyond_the_splits_earns_one_line(dataset: Path, capsys: pytest.CaptureFixture):
     add_cases(dataset, 6)
     check_training_input("4", "2d", "nnUNetPlans", "5")
-    write(dataset / "splits_final.json", [{"train": [], "val": []}] * 2)
+    write(dataset / "splits_final.json", [{"train": ["case_0"], "val": ["case_1"]}] * 2)
     check_training_input("4", "2d", "nnUNetPlans", "2")
     check_training_input("4", "2d", "nnUNetPlans", "1")
     first, second = capsys.readouterr().out.splitlines()

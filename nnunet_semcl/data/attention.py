@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -71,19 +71,28 @@ class Attention:
         return image, np.concatenate((labels, crop_and_pad_nd(previous, box, 0).astype(np.int16)[None]))
 
     def _class_locations(self, case: str) -> dict[Object, np.ndarray]:
-        properties = self.dataset.load_case(case)[3]
-        if not isinstance(properties, dict) or "class_locations" not in properties:
-            raise InputError(
-                f"{self.dataset.source_folder}/{case}.pkl",
-                "no class_locations",
-                "properties as nnU-Net 2.8 preprocesses them",
-                "Preprocess the data set again: nnUNetv2_plan_and_preprocess -d DATASET_ID",
-            )
-        return properties["class_locations"]
+        return class_locations(self.dataset.load_case(case)[3], f"{self.dataset.source_folder}/{case}.pkl")
 
     def _background(self, case: str) -> np.ndarray:
         # -1 marks what nnU-Net cropped away as empty; only true background (0) is an object.
         return np.argwhere(self.dataset.load_case(case)[1][:][0] == 0)
+
+
+def class_locations(properties: Any, file: str) -> dict[Object, np.ndarray]:
+    """Those in a case's properties, (n, 4) voxels of each object, the channel first.
+
+    Raises:
+        InputError: there are none; `file` is where the properties were read from.
+    """
+    locations = properties.get("class_locations") if isinstance(properties, dict) else None
+    if not isinstance(locations, dict) or any(np.shape(v)[1:] not in ((), (4,)) for v in locations.values()):
+        raise InputError(
+            file,
+            "no class_locations" if locations is None else "class_locations that are no voxels (channel, x, y, z)",
+            "properties as nnU-Net 2.8 preprocesses them",
+            "Preprocess the data set again: nnUNetv2_plan_and_preprocess -d DATASET_ID",
+        )
+    return locations
 
 
 def objects_to_contrast(dataset: Cases, objects: Sequence[Object]) -> list[Object]:

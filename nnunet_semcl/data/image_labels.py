@@ -25,7 +25,7 @@ def read_image_labels(raw_dataset: Path, cases: Collection[str]) -> dict[str, st
         InputError: the file is no JSON object of texts, or names a case that does not exist.
     """
     file = raw_dataset / FILE
-    if not file.is_file():
+    if not file.exists():
         return {}
     labels = read_json(file)
     expected = 'an object like {"case_1": "portal venous", "case_2": "non-contrast"}'

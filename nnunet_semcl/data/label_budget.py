@@ -9,20 +9,17 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_semcl.data.unlabelled import SUFFIX
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.json_files import read_json, write_json
+from nnunet_semcl.json_files import write_json
 from nnunet_semcl.preprocessed import NNUNET_FOLDS, find_dataset
+from nnunet_semcl.splits import Fold, check_fold, read_splits
 
 NNUNET_SEED = 12345  # of nnU-Net's own split, in nnUNetTrainer.do_split
-
-Fold = dict[str, Any]
-"""An entry of splits_final.json: "train" and "val" list cases; where labels are budgeted, "unlabelled" does too."""
 
 
 def add_label_budget(
@@ -52,10 +49,16 @@ def add_label_budget(
     cases = _preprocessed_cases(folder)
     file = folder / "splits_final.json"
     found = file.is_file()
-    splits = _read_splits(file) if found else plain_split(sorted(set.union(*cases.values())), group)
+    splits = read_splits(file) if found else plain_split(sorted(set.union(*cases.values())), group)
     full = {number: fold for number, fold in enumerate(splits) if "unlabelled" not in fold}
+    if not full:
+        fix = "Mend it, or move it away and nnU-Net's own split is made."
+        raise InputError(str(file), "no fold with all its labels", "at least one to start from", fix)
     for number, fold in full.items():
-        _check_fold(f"{file}, fold {number}", fold, cases, labelled, group)
+        where = f"{file}, fold {number}"
+        for data, preprocessed in cases.items():
+            check_fold(where, fold, data, preprocessed)
+        _check_groups(where, fold, labelled, group)
 
     numbers: dict[int, int] = {}
     n_before = len(splits)
@@ -167,33 +170,7 @@ def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:
     return cases
 
 
-def _read_splits(file: Path) -> list[Fold]:
-    splits = read_json(file)
-    fix = "Mend it, or move it away and nnU-Net's own split is made."
-    if not isinstance(splits, list):
-        raise InputError(
-            str(file), f"a JSON {type(splits).__name__}", "a list with 'train' and 'val' of each fold", fix
-        )
-    for number, fold in enumerate(splits):
-        for side in ("train", "val"):
-            names = fold.get(side) if isinstance(fold, dict) else None
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise InputError(f"{file}, fold {number}", f"no list of case names as {side!r}", "one", fix)
-    if all("unlabelled" in fold for fold in splits):
-        raise InputError(str(file), "no fold with all its labels", "at least one to start from", fix)
-    return splits
-
-
-def _check_fold(where: str, fold: Fold, cases: dict[Path, set[str]], labelled: int | None, group: str | None) -> None:
-    for data, preprocessed in cases.items():
-        missing = sorted({*fold["train"], *fold["val"]} - preprocessed)
-        if missing:
-            raise InputError(
-                where,
-                f"the case {missing[0]!r}, which is not in {data}",
-                "cases that are preprocessed",
-                f"Run: nnUNetv2_preprocess -d {int(data.parent.name[7:10])}, or mend the split.",
-            )
+def _check_groups(where: str, fold: Fold, labelled: int | None, group: str | None) -> None:
     training, validation = ({group_of(case, group) for case in fold[side]} for side in ("train", "val"))
     if group and training & validation:
         raise InputError(

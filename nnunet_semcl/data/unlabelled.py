@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import read_json
+from nnunet_semcl.splits import read_splits
 
 SUFFIX = "_unlabelled"  # of the folder, behind the configuration's data identifier
 RECORD = "preprocessing.json"  # in the folder: what decided how its cases look
@@ -36,7 +37,7 @@ def unlabelled_cases(folder: Path) -> list[str]:
 
 def hidden_cases(splits_file: Path, fold: int | str) -> list[str]:
     """Training cases of the fold whose labels are not to be looked at: "unlabelled" in its entry of the splits."""
-    splits = read_json(splits_file) if splits_file.is_file() else []
+    splits = read_splits(splits_file) if splits_file.is_file() else []
     return splits[fold].get("unlabelled", []) if fold != "all" and fold < len(splits) else []
 
 
@@ -50,6 +51,8 @@ def check_unlabelled(
     if not unlabelled_cases(folder):
         return
     made_with = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    if not isinstance(made_with, dict):
+        made_with = {}
     wanted = preprocessing_settings(plans, configuration, dataset_json)
     if made_with != wanted:
         differing = sorted(key for key in made_with.keys() | wanted if made_with.get(key) != wanted.get(key))

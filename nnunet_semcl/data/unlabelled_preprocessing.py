@@ -29,8 +29,14 @@ from nnunet_semcl.data.unlabelled import (
 )
 from nnunet_semcl.data.unlabelled_images import UnusableImage, check_image, find_images, one_line
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.json_files import read_json, write_json
-from nnunet_semcl.preprocessed import check_training_input, find_dataset, read_plans, resolve_configuration
+from nnunet_semcl.json_files import write_json
+from nnunet_semcl.preprocessed import (
+    check_training_input,
+    find_dataset,
+    read_dataset_json,
+    read_plans,
+    resolve_configuration,
+)
 
 PARTS = ".part-"  # what the folder of a case in the making begins with
 
@@ -111,15 +117,7 @@ def preprocess_unlabelled(
 
 def _read_dataset(dataset: Path, plans_identifier: str) -> tuple[PlansManager, dict]:
     content = read_plans(dataset / f"{plans_identifier}.json", any_version=True)
-    dataset_json = dataset / "dataset.json"  # nnU-Net's planning copies it here
-    if not dataset_json.is_file():
-        raise InputError(
-            str(dataset_json),
-            "no such file",
-            "the data set's",
-            f"Run again: nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])}",
-        )
-    return PlansManager(content), read_json(dataset_json)
+    return PlansManager(content), read_dataset_json(dataset)
 
 
 def _configurations_by_folder(

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nnunet_semcl.checkpoint import load_safely, save_atomically
+from nnunet_semcl.checkpoint import load_safely, load_weights, save_atomically
 from nnunet_semcl.distributed import of_all, rank, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.history import Record, write_history
@@ -125,7 +125,7 @@ class PretrainingPhase:
         """Takes up the state of the checkpoint.
 
         Raises:
-            InputError: it cannot be read, or was made with other settings.
+            InputError: it cannot be read, or was made with other settings or another network.
         """
         content = load_safely(self.checkpoint, self.device, set(self._state()))
         if content["settings"] != self.settings:
@@ -140,7 +140,7 @@ class PretrainingPhase:
                 ", ".join(f"{k} = {self.settings.get(k)}" for k in differing),
                 "Go back to the former settings, or start again without --c.",
             )
-        self.task.load_state_dict(content["task"])
+        load_weights(self.task, content["task"], self.checkpoint)
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
         self.scaler.load_state_dict(content["scaler"])

@@ -10,6 +10,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
+from nnunet_semcl.checkpoint import load_safely
 from nnunet_semcl.data.attention import Object
 from nnunet_semcl.data.pseudo_labels import open_case, save_pseudo_labels
 from nnunet_semcl.distributed import barrier, rank, world_size
@@ -42,7 +43,7 @@ def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
         folder: TRAINER__PLANS__CONFIGURATION, as nnU-Net leaves it in nnUNet_results.
 
     Raises:
-        InputError: no finished model of the fold, or one of another data set or label set.
+        InputError: no finished model of the fold, one of another data set or label set, or one that does not load.
     """
     where = f'"coarse_model" {folder}'
     checkpoint = folder / f"fold_{trainer.fold}" / CHECKPOINT
@@ -55,16 +56,26 @@ def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
             f"a model that finished fold {trainer.fold}: it must not have seen other training cases",
             "Name the folder TRAINER__PLANS__CONFIGURATION in nnUNet_results, or train that fold first.",
         )
-    plans, dataset_json = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
-    for what, found, expected in (
-        ("data set", plans["dataset_name"], trainer.plans_manager.dataset_name),
-        ("labels", dataset_json["labels"], trainer.dataset_json["labels"]),
+    for file, key, what, expected in (
+        ("plans.json", "dataset_name", "data set", trainer.plans_manager.dataset_name),
+        ("dataset.json", "labels", "labels", trainer.dataset_json["labels"]),
     ):
-        if found != expected:
-            raise InputError(where, f"the {what} {found}", f"{expected}", "Name a model of this data set.")
+        content = read_json(folder / file)
+        if not isinstance(content, dict) or key not in content:
+            raise InputError(
+                f"{where}, {file}", f"no {key}", f"the {what} {expected}", "Name a model of this data set."
+            )
+        if content[key] != expected:
+            raise InputError(where, f"the {what} {content[key]}", f"{expected}", "Name a model of this data set.")
+    fix = "Name another model, or train this one again."
+    load_safely(checkpoint, torch.device("cpu"), {"network_weights", "trainer_name", "init_args"}, fix)
     predictor = _predictor(trainer.device)
-    predictor.initialize_from_trained_model_folder(str(folder), (trainer.fold,), CHECKPOINT)
-    predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    try:
+        predictor.initialize_from_trained_model_folder(str(folder), (trainer.fold,), CHECKPOINT)
+        predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    except Exception as problem:  # whatever else is wrong with it: plans, trainer, network
+        reason = " ".join(str(problem).split())[:200]
+        raise InputError(where, f"what nnU-Net cannot load ({reason})", "a model that predicts", fix) from problem
     return predictor
 
 

@@ -52,17 +52,6 @@ class IDEALTrainer(PretrainingTrainer):
     def config(self) -> IDEALConfig:
         return IDEALConfig.from_plan(self.configuration_manager, self.configuration_name)
 
-    def check_input(self) -> None:
-        super().check_input()
-        if not self.do_split()[0]:
-            file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
-            raise InputError(
-                f"{file}, fold {self.fold}",
-                "no labelled training case",
-                "at least one: the second phase is supervised",
-                "Move cases from unlabelled to train.",
-            )
-
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         if self.is_cascaded:
             self.print_to_log_file("No pretraining: images alone do not fit a network that also sees a previous stage")

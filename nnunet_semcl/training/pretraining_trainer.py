@@ -21,15 +21,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from nnunet_semcl.atomic_files import written_beside
-from nnunet_semcl.checkpoint import load_safely, save_atomically
+from nnunet_semcl.checkpoint import load_safely, load_weights, save_atomically
 from nnunet_semcl.config import MethodConfig
 from nnunet_semcl.data.pseudo_labels import has_image
 from nnunet_semcl.data.seeding import random_states, set_random_states
-from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
+from nnunet_semcl.data.unlabelled import (
+    channel_names,
+    check_unlabelled,
+    hidden_cases,
+    unlabelled_cases,
+    unlabelled_folder,
+)
+from nnunet_semcl.data.whole_cases import check_cases_are_whole
 from nnunet_semcl.distributed import barrier, of_all, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.json_files import write_json
-from nnunet_semcl.preprocessed import check_cases
+from nnunet_semcl.preprocessed import check_cases, check_dataset_json, resolve_configuration
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.task import PretrainingTask
 from nnunet_semcl.training.interruption import alone_in, not_usable, on_sigterm
@@ -60,6 +67,9 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        # Before nnU-Net reads them, whose errors name neither file nor key.
+        resolve_configuration(plans, configuration, f"{plans.get('plans_name')}.json")
+        check_dataset_json(dataset_json, "dataset.json")
         try:
             super().__init__(plans, configuration, fold, dataset_json, device)
         except OSError as error:
@@ -119,6 +129,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
                 "one with encoder and decoder, as nnU-Net's U-Nets",
                 "Train with -tr nnUNetTrainer.",
             )
+        self._check_cases_are_whole()
         folder = Path(self.output_folder)
         if not self.logger.resume and self.local_rank == 0:
             self.set_former_run_aside()
@@ -148,7 +159,9 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         if not self.was_initialized:
             self.initialize()
-        content = load_safely(Path(filename_or_checkpoint), self.device, {"network_weights", "optimizer_state"})
+        needed = {"network_weights", "optimizer_state", "current_epoch", "logging"}
+        content = load_safely(Path(filename_or_checkpoint), self.device, needed)
+        load_weights(self.planned_network, content["network_weights"], Path(filename_or_checkpoint))
         self.load_additions(content.get(CHECKPOINT_KEY, {}), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
         # nnU-Net writes checkpoint_latest before it looks whether its epoch was the best one.
@@ -264,6 +277,16 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
             )
         return images
 
+    def _check_cases_are_whole(self) -> None:
+        channels = len(channel_names(self.dataset_json))
+        labels = [int(label) for label in self.label_manager.all_labels]
+        if self.label_manager.has_ignore_label:
+            labels.append(self.label_manager.ignore_label)
+        labelled = sorted({case for side in self.do_split() for case in side})
+        images = self._unlabelled_cases(self.configuration_manager) if self._takes_unlabelled else {}
+        folder = Path(self.preprocessed_dataset_folder)
+        check_cases_are_whole([folder / case for case in labelled], list(images.values()), channels, labels)
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         alone = alone_in(Path(self.output_folder)) if self.local_rank == 0 else nullcontext()
@@ -289,7 +312,7 @@ class PretrainingTrainer(nnUNetTrainer, ABC):
 
     def _load_pretrained(self, path: Path) -> None:
         content = load_safely(path, self.device, {"network_weights"})
-        self.planned_network.load_state_dict(content["network_weights"])
+        load_weights(self.planned_network, content["network_weights"], path)
         self.print_to_log_file(f"Pretraining was done already: weights from {path}")
 
     def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:

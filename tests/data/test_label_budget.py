@@ -246,9 +246,9 @@ def test_refuses_impossible_arguments_and_writes_nothing(dataset: Path, argument
     [
         ({"train": [], "val": []}, "splits_final.json: found a JSON dict, expected a list"),
         ([{"train": CASES}], "splits_final.json, fold 0: found no list of case names as 'val'"),
-        ([{"train": CASES, "val": []}, CASES], "splits_final.json, fold 1: found no list of case names as 'train'"),
+        ([{"train": CASES, "val": []}, CASES], "splits_final.json, fold 1: found a JSON list, expected an object"),
         ([{"train": [1, 2], "val": []}], "fold 0: found no list of case names as 'train'"),
-        ([], "found no fold with all its labels"),
+        ([], "splits_final.json: found an empty list"),
         ([{"train": CASES, "val": [], "unlabelled": []}], "found no fold with all its labels"),
         (
             [{"train": CASES, "val": ["heart"]}],
