@@ -254,7 +254,7 @@ def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: 
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         write_smaller_plans("4", str(tmp_path / "mine.json"))
     assert target.read_bytes() == before
 

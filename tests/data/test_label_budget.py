@@ -194,7 +194,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(dataset: Path, monkeypatch
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         add_label_budget("27", 4)
     assert (dataset / "splits_final.json").read_bytes() == before
 

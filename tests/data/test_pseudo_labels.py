@@ -8,6 +8,7 @@ import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.data.pseudo_labels import FEWEST_VOXELS, PseudoLabelledCases, save_pseudo_labels
+from nnunet_semcl.errors import InputError
 
 LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
 REGIONS = LabelManager({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
@@ -89,7 +90,7 @@ def test_soft_masks_are_kept_to_a_255th_and_replaced_as_a_whole(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(blosc2, "asarray", full)
-        with pytest.raises(OSError):
+        with pytest.raises(InputError, match="No space"):
             save_pseudo_labels(probabilities[::-1], tmp_path / "x", LABELS)
     assert (tmp_path / "x.b2nd").read_bytes() == before
     save_pseudo_labels(probabilities[::-1], tmp_path / "x", LABELS)
