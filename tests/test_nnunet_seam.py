@@ -30,6 +30,7 @@ OVERRIDDEN = {
     "on_train_end",
     "on_train_epoch_start",
     "on_train_start",
+    "perform_actual_validation",
     "run_training",
     "save_checkpoint",
     "train_step",
