@@ -10,6 +10,7 @@ from nnunet_semcl.config import (
     COUNT,
     RATE,
     SHARE,
+    SWITCH,
     TEMPERATURE,
     MethodConfig,
     Rule,
@@ -39,6 +40,7 @@ class IDEALConfig(MethodConfig):
         temperature: of the contrast.
         momentum: of the key network, from 0, a copy, to 1, which never moves.
         weight_decay: AdamW's.
+        copy_paste: whether boxes of labelled patches are pasted into the unlabelled ones of the training.
         consistency: weight of the two decoders' agreement at the end of the ramp.
         ramp: share of the training in which that weight rises.
         reasons: why each of the others is what it is, for the log.
@@ -55,6 +57,7 @@ class IDEALConfig(MethodConfig):
     temperature: float = setting(TEMPERATURE, 0.2, "usual for a dense contrast")
     momentum: float = setting(SHARE, 0.99, "the keys follow within a hundred steps: pretraining is short")
     weight_decay: float = setting(SHARE, 1e-2, "torch's for AdamW")
+    copy_paste: bool = setting(SWITCH, True, "what is learnt of labelled cases carries over to the others")
     consistency: float = setting(number(0, 1000), 1.0, "unlabelled patches count as much as labelled ones")
     ramp: float = setting(SHARE, 0.4, "the decoders have to know something before they teach")
     reasons: dict[str, str] = field(default_factory=dict, compare=False)

@@ -33,3 +33,17 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator) -> None
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)
+
+
+def pasted(
+    labelled: tuple[torch.Tensor, torch.Tensor], unlabelled: Sequence[torch.Tensor], rng: np.random.Generator
+) -> list[torch.Tensor]:
+    """Unlabelled patches with boxes of labelled ones, which stay as they are.
+
+    Shape: labelled: images (B, C, X, Y[, Z]) and targets (B, K, X, Y[, Z]); unlabelled: as many images, and one or more
+    targets of them. Returns images and targets of the unlabelled ones.
+    """
+    images, targets = labelled
+    levels = [torch.cat((images if i == 0 else targets, of)) for i, of in enumerate(unlabelled)]
+    swap_boxes(levels, rng)
+    return [level[len(images) :] for level in levels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.data import Dataset
@@ -24,9 +25,17 @@ class TrainingBatches(Dataset):
             several processes have one patch each, they take turns.
         seed: of all batches.
         copy_paste: whether the first half of a batch and the second swap boxes.
+        plain_view: whether batches hold the images under the geometry alone too.
     """
 
-    def __init__(self, trainer: nnUNetTrainer, datasets: Sequence[Cases], seed: int, copy_paste: bool) -> None:
+    def __init__(
+        self,
+        trainer: nnUNetTrainer,
+        datasets: Sequence[Cases],
+        seed: int,
+        copy_paste: bool,
+        plain_view: bool = False,
+    ) -> None:
         labels = trainer.label_manager
         patch_size = trainer.configuration_manager.patch_size
         rotation, dummy_2d, initial_size, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -42,6 +51,8 @@ class TrainingBatches(Dataset):
             regions=labels.foreground_regions if labels.has_regions else None,
             ignore_label=labels.ignore_label,
         )
+        if plain_view:
+            transforms = WithPlainView(transforms)
         self.loaders = [
             nnUNetDataLoader(
                 dataset,
@@ -59,10 +70,11 @@ class TrainingBatches(Dataset):
         ]
         self.seed = seed
         self.copy_paste = copy_paste
+        self.plain_view = plain_view
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         """image (B, C, X, Y[, Z]) float32; target as nnU-Net's loss takes it: labels (B, 1, X, Y[, Z]) or regions
-        (B, R, X, Y[, Z]), with deep supervision a list of them from fine to coarse."""
+        (B, R, X, Y[, Z]), with deep supervision a list of them from fine to coarse; plain as image, where wanted."""
         with seeded(self.seed, number) as rng:
             parts = [loader.generate_train_batch() for loader in self.loaders]
             image = torch.cat([part["data"] for part in parts])
@@ -70,7 +82,22 @@ class TrainingBatches(Dataset):
             levels = [torch.cat(level) for level in zip(*targets, strict=True)]
             if self.copy_paste:
                 swap_boxes([image, *levels], rng)
-        return {"image": image, "target": levels if isinstance(parts[0]["target"], list) else levels[0]}
+        batch = {"image": image, "target": levels if isinstance(parts[0]["target"], list) else levels[0]}
+        if self.plain_view:
+            batch["image"], batch["plain"] = image.chunk(2, dim=1)
+        return batch
+
+
+class WithPlainView:
+    """nnU-Net's augmentation, which puts the image under its geometry alone behind the channels of the augmented."""
+
+    def __init__(self, transforms: BasicTransform) -> None:
+        self.transforms = transforms
+
+    def __call__(self, image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
+        # A regression target goes through the geometry as an image does, and through nothing else.
+        views = self.transforms(image=image, segmentation=segmentation, regression_target=image.clone())
+        return {**views, "image": torch.cat((views["image"], views["regression_target"]))}
 
 
 def _turned(datasets: Sequence[Cases]) -> list[Cases]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,34 +13,33 @@ Levels = Tensor | list[Tensor]  # with deep supervision a list from fine to coar
 class BidirectionalConsistencyLoss(nn.Module):
     """Supervision of both decoders, and cross pseudo supervision between them.
 
-    With p1 and p2 the decoders' outputs, y the labels of the first patches of a batch, and h the hard labels of an
-    output, through which no gradient goes:
+    With p1 and p2 the decoders' outputs, y the labels of the first patches of a batch, and y1 and y2 the hard labels
+    that the decoders give the patches behind them:
 
-        L = S(p1, y) + S(p2, y) + w ( S(p1, h(p2)) + S(p2, h(p1)) )
+        L = S(p1, y) + S(p2, y) + w ( S(p1, y2) + S(p2, y1) )
 
-    The first two terms are taken over the labelled patches, the others over the unlabelled ones that follow.
+    The first two terms are taken over the labelled patches, the others over the unlabelled ones.
 
     Args:
         supervised: S, a loss of outputs and targets, each one tensor or a list of levels.
-        hard_labels: h, of the finest level of an output (B, K, X, Y[, Z]) a target (B, 1 or more, X, Y[, Z]).
 
     Attributes:
         weight: w, 0 until it is set.
 
     Shape:
-        outputs: two, of B patches each; target: of the first L <= B patches; returns a scalar.
+        outputs: two, of B patches each; target: of the first L <= B patches, as S takes it; pseudo_labels: y1 and y2 of
+        the others, each a target of the finest level (B - L, 1 or more, X, Y[, Z]); returns a scalar.
 
     Source: Basak et al., IDEAL, ICASSP 2023, arXiv 2210.15075 (y1 supervises p2 and y2 supervises p1, gradients
     stopped); cross pseudo supervision is Chen et al. 2021, arXiv 2106.01226.
     """
 
-    def __init__(self, supervised: nn.Module, hard_labels: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, supervised: nn.Module) -> None:
         super().__init__()
         self.supervised = supervised
-        self.hard_labels = hard_labels
         self.weight = 0.0
 
-    def forward(self, outputs: tuple[Levels, Levels], target: Levels) -> Tensor:
+    def forward(self, outputs: tuple[Levels, Levels], target: Levels, pseudo_labels: tuple[Tensor, Tensor]) -> Tensor:
         labelled = len(target[0] if isinstance(target, list) else target)
         first, second = ([level[:labelled] for level in _levels(output)] for output in outputs)
         one, two = ([level[labelled:] for level in _levels(output)] for output in outputs)
@@ -50,17 +47,17 @@ class BidirectionalConsistencyLoss(nn.Module):
         supervised = self._loss(first, _levels(target), listed) + self._loss(second, _levels(target), listed)
         if not self.weight or not len(one[0]):
             return supervised
-        cross = self._loss(one, self._pseudo(two), listed) + self._loss(two, self._pseudo(one), listed)
+        of_one, of_two = pseudo_labels
+        cross = self._loss(one, _on_levels(of_two, one), listed) + self._loss(two, _on_levels(of_one, two), listed)
         return supervised + self.weight * cross
 
     def _loss(self, outputs: list[Tensor], targets: list[Tensor], listed: bool) -> Tensor:
         return self.supervised(outputs, targets) if listed else self.supervised(outputs[0], targets[0])
 
-    @torch.no_grad()
-    def _pseudo(self, levels: list[Tensor]) -> list[Tensor]:
-        """The finest level's hard labels, on the grid of each level."""
-        finest = self.hard_labels(levels[0]).float()
-        return [F.interpolate(finest, level.shape[2:], mode="nearest") for level in levels]
+
+def _on_levels(labels: Tensor, levels: list[Tensor]) -> list[Tensor]:
+    """Labels of the finest level on the grid of each."""
+    return [F.interpolate(labels.float(), level.shape[2:], mode="nearest") for level in levels]
 
 
 def _levels(output: Levels) -> list[Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from nnunet_semcl.data.bare_images import BareImages
+from nnunet_semcl.data.copy_paste import pasted
 from nnunet_semcl.data.located_views import LocatedViews
 from nnunet_semcl.data.location_batches import LocationBatches
 from nnunet_semcl.data.training_batches import TrainingBatches
@@ -109,13 +112,13 @@ class IDEALTrainer(PretrainingTrainer):
         self.print_to_log_file(
             f"Two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches in a batch"
         )
-        batches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False)
+        batches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False, plain_view=True)
         first = self.current_epoch * self.num_iterations_per_epoch * world_size() + self.local_rank
         numbers = count(first, world_size())
         self.unlabelled_batches = iter(
             DataLoader(batches, batch_size=None, sampler=numbers, num_workers=get_allowed_n_proc_DA() // 2)
         )
-        self.consistency_loss = BidirectionalConsistencyLoss(self.loss, self._hard_labels)
+        self.consistency_loss = BidirectionalConsistencyLoss(self.loss)
         self.two_decoders_forward = torch.compile(self.two_decoders) if self._do_i_compile() else self.two_decoders
         if self.is_ddp:
             devices = [self.device] if self.device.type == "cuda" else None
@@ -134,9 +137,17 @@ class IDEALTrainer(PretrainingTrainer):
         """nnU-Net's own step, on both decoders: its precision, clipping and optimiser stay."""
         if self.two_decoders is None:
             return super().train_step(batch)
-        both = {**batch, "data": torch.cat((batch["data"], next(self.unlabelled_batches)["image"]))}
+        data = batch["data"].to(self.device, non_blocking=True)
+        unlabelled = next(self.unlabelled_batches)
+        image, plain = (unlabelled[view].to(self.device, non_blocking=True) for view in ("image", "plain"))
+        pseudo_labels = self._pseudo_labels(plain)
+        if self.config().copy_paste:
+            target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+            rng = np.random.default_rng(np.random.randint(2**32))  # from the state that checkpoints hold
+            image, *pseudo_labels = pasted((data, target.to(self.device)), (image, *pseudo_labels), rng)
+        both = {**batch, "data": torch.cat((data, image))}
         network, loss = self.network, self.loss
-        self.network, self.loss = self.two_decoders_forward, self.consistency_loss
+        self.network, self.loss = self.two_decoders_forward, partial(self.consistency_loss, pseudo_labels=pseudo_labels)
         try:
             step = super().train_step(both)
         finally:
@@ -167,6 +178,15 @@ class IDEALTrainer(PretrainingTrainer):
             raise InputError(file, found, expected, "Bring the unlabelled cases back, or start again without --c.")
         if self.two_decoders is not None:
             self.two_decoders.second.load_state_dict(additions["second_decoder"])
+
+    @torch.no_grad()
+    def _pseudo_labels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Of both decoders, from an image and features that nothing disturbs."""
+        self.two_decoders.eval()
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            outputs = self.two_decoders(image)
+        self.two_decoders.train()
+        return [self._hard_labels(output[0] if isinstance(output, (list, tuple)) else output) for output in outputs]
 
     def _hard_labels(self, output: torch.Tensor) -> torch.Tensor:
         """As nnU-Net's loss takes a target: (B, K, X, Y[, Z]) -> labels (B, 1, X, Y[, Z]), or regions (B, K, X, Y[, Z])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_semcl.data.copy_paste import EDGE, SHARE, swap_boxes
+from nnunet_semcl.data.copy_paste import EDGE, SHARE, pasted, swap_boxes
 
 
 @settings(max_examples=50, deadline=None)
@@ -50,3 +50,13 @@ def test_the_same_generator_swaps_the_same_boxes():
     swap_boxes([first], np.random.default_rng(1))
     swap_boxes([again], np.random.default_rng(1))
     assert torch.equal(first, again)
+
+
+def test_pasting_leaves_labelled_patches_and_what_lies_beside_the_boxes():
+    labelled = torch.zeros(8, 2, 9, 12), torch.full((8, 1, 9, 12), 3, dtype=torch.int16)
+    unlabelled = [torch.ones(8, 2, 9, 12), torch.ones(8, 1, 9, 12, dtype=torch.int64)]
+    before = [of.clone() for of in (*labelled, *unlabelled)]
+    image, target = pasted(labelled, unlabelled, np.random.default_rng(0))
+    assert all(torch.equal(a, b) for a, b in zip(before, (*labelled, *unlabelled), strict=True))
+    assert set(image.unique().tolist()) == {0, 1} and set(target.unique().tolist()) == {1, 3}
+    assert torch.equal(image[:, :1] == 0, target == 3) and torch.equal(image[:, :1], image[:, 1:])

@@ -79,5 +79,20 @@ def test_halves_swap_boxes_of_image_and_target(trainer):
         torch.testing.assert_close(before[:half] + before[half:], after[:half] + after[half:])
 
 
+def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer):
+    labelled, _ = trainer.get_tr_and_val_datasets()
+    alone = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)
+    both = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False, plain_view=True)
+    altered = 0
+    for number in range(4):
+        batch = both[number]
+        assert equal(batch, alone[number]) and batch["plain"].shape == batch["image"].shape
+        for image, plain in zip(batch["image"], batch["plain"], strict=True):
+            altered += not torch.equal(image, plain)
+            if plain.std() > 0.1:  # brightness, noise and blur leave the places of what is seen
+                assert torch.corrcoef(torch.stack((image.flatten(), plain.flatten())))[0, 1].abs() > 0.5
+    assert altered
+
+
 def test_shares():
     assert shares(12, 2) == [6, 6] and shares(3, 2) == [2, 1] and shares(5, 3) == [2, 2, 1]
