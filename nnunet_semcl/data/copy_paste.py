@@ -1,4 +1,5 @@
-"""Copy-paste between patches: an unlabelled one gets a box of a labelled one with its labels, and the other way round.
+"""Copy-paste between patches: an unlabelled one gets a box of a labelled one with its labels, and the other way round
+in SemCL's pretraining.
 
 Source: Bai et al., Bidirectional Copy-Paste for Semi-Supervised Medical Image Segmentation, CVPR 2023,
 arXiv 2305.00673, who paste boxes of two thirds of each edge.
@@ -15,7 +16,7 @@ EDGE = 2 / 3  # of the patch's edges
 SHARE = 0.5  # of the pairs; the others stay as they are, as all patches do in training
 
 
-def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator) -> None:
+def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE) -> None:
     """Swaps a random box between the patches of a pair, in place; the halves of the batch make the pairs.
 
     Shape: images and targets of B patches, (B, channels, x, y[, z]), each with edges that are multiples of those of the
@@ -24,7 +25,7 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator) -> None
     cells = np.min([level.shape[2:] for level in levels], axis=0)
     size = np.maximum(1, np.rint(EDGE * cells)).astype(int)
     pairs, offset = len(levels[0]) // 2, (len(levels[0]) + 1) // 2
-    for i in np.flatnonzero(rng.random(pairs) < SHARE):
+    for i in np.flatnonzero(rng.random(pairs) < share):
         start = rng.integers(0, cells - size + 1)
         for level in levels:
             scale = np.array(level.shape[2:]) // cells
@@ -38,12 +39,12 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator) -> None
 def pasted(
     labelled: tuple[torch.Tensor, torch.Tensor], unlabelled: Sequence[torch.Tensor], rng: np.random.Generator
 ) -> list[torch.Tensor]:
-    """Unlabelled patches with boxes of labelled ones, which stay as they are.
+    """Unlabelled patches, each with a box of a labelled one, which stays as it is.
 
     Shape: labelled: images (B, C, X, Y[, Z]) and targets (B, K, X, Y[, Z]); unlabelled: as many images, and one or more
     targets of them. Returns images and targets of the unlabelled ones.
     """
     images, targets = labelled
     levels = [torch.cat((images if i == 0 else targets, of)) for i, of in enumerate(unlabelled)]
-    swap_boxes(levels, rng)
+    swap_boxes(levels, rng, share=1)
     return [level[len(images) :] for level in levels]

@@ -59,4 +59,5 @@ def test_pasting_leaves_labelled_patches_and_what_lies_beside_the_boxes():
     image, target = pasted(labelled, unlabelled, np.random.default_rng(0))
     assert all(torch.equal(a, b) for a, b in zip(before, (*labelled, *unlabelled), strict=True))
     assert set(image.unique().tolist()) == {0, 1} and set(target.unique().tolist()) == {1, 3}
+    assert (target == 3).flatten(1).any(1).all()  # a box in each
     assert torch.equal(image[:, :1] == 0, target == 3) and torch.equal(image[:, :1], image[:, 1:])

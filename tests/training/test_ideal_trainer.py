@@ -151,13 +151,12 @@ def test_pseudo_labels_are_what_both_decoders_say_when_nothing_disturbs_them(bud
     trainer.initialize()
     trainer.on_train_start()
     trainer.on_train_epoch_start()
-    unlabelled = next(trainer.unlabelled_batches)
-    labels = trainer._pseudo_labels(unlabelled["plain"])
-    assert trainer.two_decoders.training and trainer.two_decoders.dropout.training
-    assert not any(of.requires_grad for of in labels)
+    plain = next(trainer.unlabelled_batches)["plain"]
+    labels = trainer._pseudo_labels(plain)
+    assert trainer.two_decoders.training and not any(of.requires_grad for of in labels)
     # Twice the same, so without dropout; and the first decoder is the planned network's.
-    assert all(torch.equal(a, b) for a, b in zip(labels, trainer._pseudo_labels(unlabelled["plain"]), strict=True))
-    assert torch.equal(labels[0], trainer.planned_network(unlabelled["plain"])[0].argmax(1, keepdim=True))
+    assert all(torch.equal(a, b) for a, b in zip(labels, trainer._pseudo_labels(plain), strict=True))
+    assert torch.equal(labels[0], trainer.planned_network(plain)[0].argmax(1, keepdim=True))
     trainer.on_train_end()
 
 
@@ -171,15 +170,13 @@ def test_the_second_half_of_a_step_is_unlabelled_with_boxes_of_the_first(budget,
     batch, unlabelled = next(trainer.dataloader_train), next(trainer.unlabelled_batches)
     unlabelled["image"] = batch["data"] + 1000  # each voxel tells where it is from
     monkeypatch.setattr(trainer, "unlabelled_batches", iter([unlabelled]))
-    monkeypatch.setattr("nnunet_semcl.data.copy_paste.SHARE", 1.0)
     seen = []
     trainer.two_decoders_forward.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
     loss = trainer.consistency_loss
     loss.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["pseudo_labels"]), with_kwargs=True)
     expected = trainer._pseudo_labels(unlabelled["plain"])
-    seen.clear()
     trainer.train_step(batch)
-    image, pseudo_labels = seen[-2:]  # before it the pseudo-labels' own look at the plain view
+    image, pseudo_labels = seen[-2:]  # before them the looks at the plain view
     half = len(batch["data"])
     assert torch.equal(image[:half], batch["data"])
     pasted = (image[half:] != unlabelled["image"]).any(1, keepdim=True)
