@@ -11,6 +11,8 @@ phase.HELD_BACK_BATCHES = 1
 
 
 class Seconds(nnUNetTrainer):
+    epochs_before_training, epochs_of_training = 6, 4
+
     def __init__(
         self,
         plans: dict,
@@ -20,10 +22,10 @@ class Seconds(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 4
+        self.num_epochs = self.epochs_of_training
         self.num_iterations_per_epoch = 3
         self.num_val_iterations_per_epoch = 1
-        self.num_pretraining_epochs = 6
+        self.num_pretraining_epochs = self.epochs_before_training
         self.num_pretraining_iterations_per_epoch = 3
         self.num_coarse_epochs = 3
         self.seed = 0
@@ -34,4 +36,4 @@ class SemCLSeconds(Seconds, SemCLTrainer):
 
 
 class IDEALSeconds(Seconds, IDEALTrainer):
-    pass
+    epochs_before_training, epochs_of_training = 2, 12  # of its two phases this one holds more

@@ -167,7 +167,7 @@ def test_a_kill_while_saving_leaves_the_former_checkpoint(tmp_path, monkeypatch)
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match=r"checkpoint_pretraining\.pth.*No space left on device"):
         p._save()
     assert p.checkpoint.read_bytes() == before
 

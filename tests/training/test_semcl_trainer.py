@@ -206,5 +206,5 @@ def test_a_section_of_the_plans_that_is_wrong(make_trainer, folders):
     plans = json.loads(path.read_text())
     plans["configurations"]["2d"]["semcl"] = {"queries_per_batch": 2}
     path.write_text(json.dumps(plans))
-    with pytest.raises(InputError, match="queries_per_batch: found 2, expected at least 4: two objects"):
+    with pytest.raises(InputError, match="queries_per_batch: found 2, expected a whole number from 4 to 65536"):
         make_trainer().initialize()
