@@ -69,6 +69,7 @@ def main() -> None:
 
     alone = environment_with_nnunet_alone(work)
     stock = {key: value for key, value in os.environ.items() if not key.startswith(("nnUNet_", "PYTHON"))}
+    stock["nnUNet_def_n_proc"] = environment["nnUNet_def_n_proc"]  # threads of the softmax, and so its last bits
     imported = subprocess.run(
         # In another folder, since Python also imports from the present one.
         [alone / "python", "-c", "import nnunet_semcl"],
