@@ -37,14 +37,13 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: 
 
 
 def pasted(
-    labelled: tuple[torch.Tensor, torch.Tensor], unlabelled: Sequence[torch.Tensor], rng: np.random.Generator
+    labelled: Sequence[torch.Tensor], unlabelled: Sequence[torch.Tensor], rng: np.random.Generator
 ) -> list[torch.Tensor]:
     """Unlabelled patches, each with a box of a labelled one, which stays as it is.
 
-    Shape: labelled: images (B, C, X, Y[, Z]) and targets (B, K, X, Y[, Z]); unlabelled: as many images, and one or more
-    targets of them. Returns images and targets of the unlabelled ones.
+    Shape: images and targets of B labelled patches, (B, channels, X, Y[, Z]), and the same of B unlabelled ones, which
+    are returned.
     """
-    images, targets = labelled
-    levels = [torch.cat((images if i == 0 else targets, of)) for i, of in enumerate(unlabelled)]
+    levels = [torch.cat(pair) for pair in zip(labelled, unlabelled, strict=True)]
     swap_boxes(levels, rng, share=1)
-    return [level[len(images) :] for level in levels]
+    return [level[len(labelled[0]) :] for level in levels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,12 +40,12 @@ class BidirectionalConsistencyLoss(nn.Module):
         self.supervised = supervised
         self.weight = 0.0
 
-    def forward(self, outputs: tuple[Levels, Levels], target: Levels, pseudo_labels: tuple[Tensor, Tensor]) -> Tensor:
-        labelled = len(target[0] if isinstance(target, list) else target)
-        first, second = ([level[:labelled] for level in _levels(output)] for output in outputs)
-        one, two = ([level[labelled:] for level in _levels(output)] for output in outputs)
+    def forward(self, outputs: tuple[Levels, Levels], target: Levels, pseudo_labels: Sequence[Tensor]) -> Tensor:
+        labelled = len(levels_of(target)[0])
+        first, second = ([level[:labelled] for level in levels_of(output)] for output in outputs)
+        one, two = ([level[labelled:] for level in levels_of(output)] for output in outputs)
         listed = isinstance(target, list)
-        supervised = self._loss(first, _levels(target), listed) + self._loss(second, _levels(target), listed)
+        supervised = self._loss(first, levels_of(target), listed) + self._loss(second, levels_of(target), listed)
         if not self.weight or not len(one[0]):
             return supervised
         of_one, of_two = pseudo_labels
@@ -60,7 +61,8 @@ def _on_levels(labels: Tensor, levels: list[Tensor]) -> list[Tensor]:
     return [F.interpolate(labels.float(), level.shape[2:], mode="nearest") for level in levels]
 
 
-def _levels(output: Levels) -> list[Tensor]:
+def levels_of(output: Levels) -> list[Tensor]:
+    """From fine to coarse; the only one where there is no deep supervision."""
     return list(output) if isinstance(output, (list, tuple)) else [output]
 
 

@@ -23,7 +23,7 @@ from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import share, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.ideal_config import IDEALConfig
-from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, ramp_up
+from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, levels_of, ramp_up
 from nnunet_semcl.networks.two_decoders import TwoDecoders
 from nnunet_semcl.pretraining.ideal_task import IDEALTask
 from nnunet_semcl.pretraining.phase import PretrainingPhase
@@ -142,9 +142,9 @@ class IDEALTrainer(PretrainingTrainer):
         image, plain = (unlabelled[view].to(self.device, non_blocking=True) for view in ("image", "plain"))
         pseudo_labels = self._pseudo_labels(plain)
         if self.config().copy_paste:
-            target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+            target = levels_of(batch["target"])[0].to(self.device, non_blocking=True)
             rng = np.random.default_rng(np.random.randint(2**32))  # from the state that checkpoints hold
-            image, *pseudo_labels = pasted((data, target.to(self.device)), (image, *pseudo_labels), rng)
+            image, *pseudo_labels = pasted((data, target, target), (image, *pseudo_labels), rng)
         both = {**batch, "data": torch.cat((data, image))}
         network, loss = self.network, self.loss
         self.network, self.loss = self.two_decoders_forward, partial(self.consistency_loss, pseudo_labels=pseudo_labels)
@@ -186,7 +186,7 @@ class IDEALTrainer(PretrainingTrainer):
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             outputs = self.two_decoders(image)
         self.two_decoders.train()
-        return [self._hard_labels(output[0] if isinstance(output, (list, tuple)) else output) for output in outputs]
+        return [self._hard_labels(levels_of(output)[0]) for output in outputs]
 
     def _hard_labels(self, output: torch.Tensor) -> torch.Tensor:
         """As nnU-Net's loss takes a target: (B, K, X, Y[, Z]) -> labels (B, 1, X, Y[, Z]), or regions (B, K, X, Y[, Z])
