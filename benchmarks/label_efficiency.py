@@ -21,19 +21,14 @@ import os
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from measures import measures_by_case
-from scipy.stats import wilcoxon
+from paired_report import draw, mean_of, report
 
 HERE = Path(__file__).parent
 BASE_FOLD = 0
@@ -55,12 +50,14 @@ class Run:
     coarse_steps: int
     pretraining_steps: int
     seed: int
+    group: str | None = None  # of cases, by which labelled ones are counted
 
     @property
     def name(self) -> str:
         trainer = self.trainer.replace(":", "_").replace(",", "_")
         steps = f"{self.coarse_steps}+{self.pretraining_steps}of{self.steps}"
-        return f"{trainer}_{self.labelled}labelled_{steps}_seed{self.seed}"
+        counted = "groups" if self.group else ""
+        return f"{trainer}_{self.labelled}labelled{counted}_{steps}_seed{self.seed}"
 
 
 def main() -> None:
@@ -80,6 +77,7 @@ def main() -> None:
             _share(steps, args.coarse_share) if _class(trainer) not in NO_COARSE and labelled != "all" else 0,
             _share(steps, _pretraining_share(trainer, args)) if _class(trainer) not in NO_PRETRAINING else 0,
             seed,
+            args.group,
         )
         for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
     ]
@@ -96,56 +94,6 @@ def main() -> None:
     rows = [row for row in _rows(args.results) if _key(row) in wanted]
     print(report(rows, args.trainers))
     draw(rows, args.trainers, args.results.with_suffix(".png"))
-
-
-def report(rows: list[dict], trainers: list[str]) -> str:
-    """Dice of each trainer, and its paired differences from each of the others named before it."""
-    lines = []
-    for steps, labelled in sorted({(r["steps"], r["labelled"]) for r in rows}):
-        lines.append(f"\n{labelled} labelled, {steps} steps")
-        dice = {t: _dice_by_pair(rows, t, labelled, steps) for t in trainers}
-        for trainer in trainers:
-            seeds = _dice_by_seed(dice[trainer])
-            each = " ".join(f"{100 * value:.1f}" for value in seeds.values())
-            mean = 100 * np.mean(list(seeds.values())) if seeds else float("nan")
-            cases = [case for r in rows if _is_of(r, trainer, labelled, steps) for case in r["cases"].values()]
-            lines.append(
-                f"  {trainer:40} {mean:6.2f}   seeds {each}   ASD {_mean(cases, 'asd'):.2f} mm, "
-                f"HD95 {_mean(cases, 'hd95'):.2f} mm, {sum(case.get('missed', 0) for case in cases)} objects missed"
-            )
-        for i, trainer in enumerate(trainers):
-            for other in trainers[:i]:
-                pairs = sorted(dice[trainer].keys() & dice[other].keys())
-                if pairs:
-                    difference = np.array([dice[trainer][p] - dice[other][p] for p in pairs])
-                    low, high = _confidence(difference, [case for _, case in pairs])
-                    p = wilcoxon(difference).pvalue if difference.any() else 1.0
-                    lines.append(
-                        f"  {trainer} - {other}: {100 * difference.mean():+.2f} "
-                        f"[{100 * low:+.2f}, {100 * high:+.2f}], p = {p:.2g}, {len(pairs)} pairs"
-                    )
-    return "\n".join(lines)
-
-
-def draw(rows: list[dict], trainers: list[str], file: Path) -> None:
-    steps = sorted({r["steps"] for r in rows})
-    if not steps:
-        return
-    budgets = sorted({r["labelled"] for r in rows}, key=lambda b: float("inf") if b == "all" else int(b))
-    figure = Figure(figsize=(5 * len(steps), 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, s in zip(figure.subplots(1, len(steps), squeeze=False)[0], steps, strict=True):
-        for trainer in trainers:
-            means = [list(_dice_by_seed(_dice_by_pair(rows, trainer, b, s)).values()) for b in budgets]
-            known = [i for i, values in enumerate(means) if values]
-            line = axis.plot(known, [np.mean(means[i]) for i in known], marker="o", label=trainer)[0]
-            for i in known:
-                axis.plot([i] * len(means[i]), means[i], ".", color=line.get_color(), alpha=0.5)
-        axis.set(title=f"{s} steps", xlabel="labelled cases", ylabel="Dice", xticks=range(len(budgets)))
-        axis.set_xticklabels(budgets)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.savefig(file, dpi=120)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -251,7 +199,7 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     row = {**asdict(run), "seconds": seconds, "cases": cases}
     with lock, open(args.results, "a") as results:
         results.write(json.dumps(row) + "\n")
-    print(f"{run.name}: Dice {_mean(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)
+    print(f"{run.name}: Dice {mean_of(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)
 
 
 def _call(command: str, *more: str) -> None:
@@ -271,44 +219,7 @@ def _rows(file: Path) -> list[dict]:
 
 
 def _key(row: dict) -> tuple:
-    return tuple(row[name] for name in Run.__dataclass_fields__)
-
-
-def _is_of(row: dict, trainer: str, labelled: str, steps: int) -> bool:
-    return (row["trainer"], row["labelled"], row["steps"]) == (trainer, labelled, steps)
-
-
-def _dice_by_pair(rows: list[dict], trainer: str, labelled: str, steps: int) -> dict[tuple[int, str], float]:
-    return {
-        (r["seed"], case): measures["dice"]
-        for r in rows
-        if _is_of(r, trainer, labelled, steps)
-        for case, measures in r["cases"].items()
-        if "dice" in measures
-    }
-
-
-def _mean(cases: Iterable[dict[str, float]], measure: str) -> float:
-    values = [case[measure] for case in cases if measure in case]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _dice_by_seed(dice: dict[tuple[int, str], float]) -> dict[int, float]:
-    seeds: dict[int, list[float]] = defaultdict(list)
-    for (seed, _), value in dice.items():
-        seeds[seed].append(value)
-    return {seed: float(np.mean(values)) for seed, values in sorted(seeds.items())}
-
-
-def _confidence(difference: np.ndarray, cases: list[str], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, drawn by case: the seeds of one case belong together."""
-    rng = np.random.default_rng(0)
-    by_case: dict[str, list[float]] = defaultdict(list)
-    for case, value in zip(cases, difference, strict=True):
-        by_case[case].append(value)
-    means = np.array([np.mean(values) for values in by_case.values()])
-    drawn = rng.choice(means, (draws, len(means))).mean(1)
-    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+    return tuple(row.get(name) for name in Run.__dataclass_fields__)
 
 
 if __name__ == "__main__":
