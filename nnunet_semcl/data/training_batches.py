@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from nnunet_semcl.data.attention import Cases
 from nnunet_semcl.data.copy_paste import swap_boxes
 from nnunet_semcl.data.seeding import seeded
+from nnunet_semcl.deep_supervision import levels_of
 from nnunet_semcl.distributed import rank, shares
 
 
@@ -78,8 +79,7 @@ class TrainingBatches(Dataset):
         with seeded(self.seed, number) as rng:
             parts = [loader.generate_train_batch() for loader in self.loaders]
             image = torch.cat([part["data"] for part in parts])
-            targets = [part["target"] if isinstance(part["target"], list) else [part["target"]] for part in parts]
-            levels = [torch.cat(level) for level in zip(*targets, strict=True)]
+            levels = [torch.cat(level) for level in zip(*(levels_of(part["target"]) for part in parts), strict=True)]
             if self.copy_paste:
                 swap_boxes([image, *levels], rng)
         batch = {"image": image, "target": levels if isinstance(parts[0]["target"], list) else levels[0]}

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from nnunet_semcl.data.attention import UNKNOWN
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.data.training_batches import TrainingBatches
+from nnunet_semcl.deep_supervision import levels_of
 
 MAX_POOL = {2: max_pool2d, 3: max_pool3d}
 BOUNDARY_SHARE = 0.5
@@ -34,11 +35,10 @@ class VoxelBatches(Dataset):
         """patch (P, C, X, Y[, Z]) float32, and its target as nnU-Net has it; of V voxels: voxel (V,) int64, positions
         in the flattened (P, X, Y[, Z]), and voxel_class (V,) int64."""
         batch = self.patches[number]
-        target = batch["target"]
-        classes = voxel_classes(target[0] if isinstance(target, list) else target, self.labels)
+        classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
         with seeded(self.patches.seed, number) as rng:
             voxel, voxel_class = sample_voxels(classes, self.voxels, rng)
-        return {"patch": batch["image"], "target": target, "voxel": voxel, "voxel_class": voxel_class}
+        return {"patch": batch["image"], "target": batch["target"], "voxel": voxel, "voxel_class": voxel_class}
 
 
 def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Levels = Tensor | list[Tensor]  # with deep supervision a list from fine to coarse
+from nnunet_semcl.deep_supervision import Levels, levels_of
 
 
 class BidirectionalConsistencyLoss(nn.Module):
@@ -59,11 +59,6 @@ class BidirectionalConsistencyLoss(nn.Module):
 def _on_levels(labels: Tensor, levels: list[Tensor]) -> list[Tensor]:
     """Labels of the finest level on the grid of each."""
     return [F.interpolate(labels.float(), level.shape[2:], mode="nearest") for level in levels]
-
-
-def levels_of(output: Levels) -> list[Tensor]:
-    """From fine to coarse; the only one where there is no deep supervision."""
-    return list(output) if isinstance(output, (list, tuple)) else [output]
 
 
 def ramp_up(progress: float, length: float) -> float:

@@ -20,10 +20,11 @@ from nnunet_semcl.data.copy_paste import pasted
 from nnunet_semcl.data.located_views import LocatedViews
 from nnunet_semcl.data.location_batches import LocationBatches
 from nnunet_semcl.data.training_batches import TrainingBatches
+from nnunet_semcl.deep_supervision import levels_of
 from nnunet_semcl.distributed import share, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.ideal_config import IDEALConfig
-from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, levels_of, ramp_up
+from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, ramp_up
 from nnunet_semcl.networks.two_decoders import TwoDecoders
 from nnunet_semcl.pretraining.ideal_task import IDEALTask
 from nnunet_semcl.pretraining.phase import PretrainingPhase
