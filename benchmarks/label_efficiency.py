@@ -185,7 +185,8 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     again = ["--c"] if folder.exists() else []
     command = ["nnUNetv2_train", str(args.d), run.configuration, str(fold), "-tr", trainer, "-p", run.plans, *again]
     command += ["-device", args.device]
-    print(f"{run.name}: {' '.join(command)}", flush=True)
+    with lock:  # two lines at a time would run into each other
+        print(f"{run.name}: {' '.join(command)}", flush=True)
     if args.dry_run:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +200,7 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     row = {**asdict(run), "seconds": seconds, "cases": cases}
     with lock, open(args.results, "a") as results:
         results.write(json.dumps(row) + "\n")
-    print(f"{run.name}: Dice {mean_of(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)
+        print(f"{run.name}: Dice {mean_of(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)
 
 
 def _call(command: str, *more: str) -> None:
