@@ -1,6 +1,7 @@
 """Contrasts that were tried in place of SemCL's, for benchmarks/label_efficiency.py.
 
-None of them beat SelfTraining, so the package has none; `--trainers SelfTraining VoxelTrial:levels=3` repeats one.
+None of them was shown to beat SelfTraining, so the package has none. `--trainers SelfTraining VoxelTrial:levels=3`
+repeats one.
 """
 
 from __future__ import annotations
