@@ -94,7 +94,8 @@ class SemCLTrainer(PretrainingTrainer):
             return
         if settings["coarse_model"] is None:
             yield self._supervised_phase("coarse", [labelled], held_out, self.num_coarse_epochs)
-        pieces = in_one_piece(labelled, [tuple(self.label_manager.foreground_labels), *self._objects()])
+        foreground = tuple(int(label) for label in self.label_manager.foreground_labels)  # nnU-Net's are numpy's
+        pieces = in_one_piece(labelled, [foreground, *self._objects()])
         self.print_to_log_file("In one piece, of which masks keep the largest component:", *pieces or ["nothing"])
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
         cases = [labelled, *self._pseudo_labelled(self._coarse_model(), unlabelled, pieces, COARSE_MASKS)]
