@@ -3,6 +3,7 @@ from nnunet_semcl.training.semcl_variants import (
     SemCLTrainer_5epochs,
     SemCLTrainer_100epochs,
     SemCLTrainer_250epochs,
+    SemCLTrainer_fewLabels,
     SemCLTrainer_noAttention,
     SemCLTrainer_NoMirroring,
     SemCLTrainer_noUnlabelled,
@@ -14,6 +15,7 @@ __all__ = [
     "SemCLTrainer_100epochs",
     "SemCLTrainer_250epochs",
     "SemCLTrainer_NoMirroring",
+    "SemCLTrainer_fewLabels",
     "SemCLTrainer_noAttention",
     "SemCLTrainer_noUnlabelled",
 ]

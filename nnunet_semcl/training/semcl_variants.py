@@ -57,6 +57,24 @@ class SemCLTrainer_250epochs(SemCLTrainer):
         self.num_pretraining_epochs = 25
 
 
+class SemCLTrainer_fewLabels(SemCLTrainer):
+    """nnU-Net's 1000 epochs in all, most of them in contrast under masks of the unlabelled cases: the shares that
+    benchmarks/label_efficiency.py measures."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_coarse_epochs = 250
+        self.num_pretraining_epochs = 700
+        self.num_epochs = 50
+
+
 class SemCLTrainer_noUnlabelled(SemCLTrainer):
     """Contrast over the labelled cases alone."""
 

@@ -10,7 +10,7 @@ from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
 
 @pytest.mark.parametrize(
     ("name", "epochs", "coarse", "pretraining"),
-    [("5epochs", 5, 1, 2), ("100epochs", 100, 5, 10), ("250epochs", 250, 10, 25)],
+    [("5epochs", 5, 1, 2), ("100epochs", 100, 5, 10), ("250epochs", 250, 10, 25), ("fewLabels", 50, 250, 700)],
 )
 def test_lengths(make_trainer, monkeypatch, name, epochs, coarse, pretraining):
     from nnunet_semcl.cli import trainer_path
