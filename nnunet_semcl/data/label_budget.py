@@ -79,7 +79,7 @@ def add_label_budget(
     if numbers:
         print(
             f"Train with few labels: nnUNetv2_train {dataset_name_or_id} CONFIGURATION {min(numbers.values())} "
-            f"-tr SemCLTrainer"
+            "-tr SemCLTrainer_fewLabels"
         )
     return numbers
 

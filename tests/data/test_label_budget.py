@@ -207,7 +207,7 @@ def test_command(dataset: Path, capsys: pytest.CaptureFixture):
     )
     # 12 patients of 2 cases: 3 of them in the validation of fold 0
     assert lines[1] == "fold 0 -> fold 5: 6 labelled, 12 unlabelled, 6 validation cases"
-    assert lines[-1] == "Train with few labels: nnUNetv2_train 27 CONFIGURATION 5 -tr SemCLTrainer"
+    assert lines[-1] == "Train with few labels: nnUNetv2_train 27 CONFIGURATION 5 -tr SemCLTrainer_fewLabels"
     assert len(lines) == 7
     assert read(dataset)[5]["label_budget"] == {"fold": 0, "labelled": 3, "seed": 7, "group": PATIENT}
 
