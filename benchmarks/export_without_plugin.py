@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from nnunet_semcl.datasets.phantom import write_phantom
-from nnunet_semcl.demo import run_logged
+from nnunet_semcl.commands.demo import run_logged
+from nnunet_semcl.commands.phantom import write_phantom
 
 DATASET_ID, TRAINER, PLANS, FOLDS = 999, "SemCLSeconds", "nnUNetTinyPlans", "0 1"
 CONFIGURATIONS = ("2d", "3d_fullres")

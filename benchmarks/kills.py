@@ -36,8 +36,8 @@ import blosc2
 import torch
 from nnunetv2.run.run_training import run_training_entry
 
-from nnunet_semcl.checkpoint import load_safely
-from nnunet_semcl.datasets.phantom import write_phantom
+from nnunet_semcl.commands.phantom import write_phantom
+from nnunet_semcl.files.checkpoints import load_safely
 
 DATASET_ID, FOLD = 999, 5
 KILLS_A_RUN = 5

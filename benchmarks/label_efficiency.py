@@ -5,7 +5,7 @@
 
 A trainer is a class of benchmarks/trainers/label_efficiency_trainers.py, with settings behind a colon. Steps are those
 of all phases together, coarse training and pretraining included. A seed also chooses the labelled cases, so that one
-run of each trainer shares them. Dice is that of the final checkpoint on the fold's validation cases, which no phase
+run of each trainer split_evenly them. Dice is that of the final checkpoint on the fold's validation cases, which no phase
 learns from or chooses by. With --group, labelled cases are counted by group, e.g. by patient.
 
 Each run appends a row to the results file. Run again, the script does what is missing, and takes up what was

@@ -72,8 +72,8 @@ def main() -> None:
         "held_out_cases": len(splits[0]["val"]),
         "dice": round(summary["foreground_mean"]["Dice"], 4),
         "dice_per_label": {label: round(m["Dice"], 4) for label, m in summary["mean"].items()},
-        "voxel_separation_before": round(log[0]["held_back_voxel_separation"], 4),
-        "voxel_separation_after": round(log[-1]["held_back_voxel_separation"], 4),
+        "voxel_separation_before": round(log[0]["held_out_voxel_separation"], 4),
+        "voxel_separation_after": round(log[-1]["held_out_voxel_separation"], 4),
         "pretraining_seconds": round(sum(r.get("seconds", 0) for r in log)),
         "seconds": round(time.time() - started),
     }

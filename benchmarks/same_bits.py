@@ -19,7 +19,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 DATASET, FOLD = "999", "5"  # fold 0 with two labelled cases, as label-budget appends it
-TRAINERS = '''
+TRAINERS = """
 import torch
 from nnunet_semcl.trainers.IDEALTrainer import IDEALTrainer
 from nnunet_semcl.trainers.SemCLTrainer import SemCLTrainer
@@ -41,7 +41,7 @@ class IDEALTrainerSameBits(IDEALTrainer):
         self.num_pretraining_iterations_per_epoch = self.num_iterations_per_epoch = 10
         self.num_val_iterations_per_epoch = 1
         self.seed = 3
-'''
+"""
 DRAW_PHANTOM = """
 import importlib, os, pathlib
 for place in ("nnunet_semcl.commands.phantom", "nnunet_semcl.datasets.phantom"):

@@ -1,15 +1,10 @@
 """The command nnunet-semcl. Imports of torch and nnU-Net wait until a sub-command needs them."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from nnunet_semcl import trainers
 from nnunet_semcl.errors import InputError
-
-EXT_TRAINER = "nnUNet_extTrainer"  # where nnU-Net looks for trainers besides its own
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,21 +16,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # handed on before argparse looks at them: every argument, -h too, is nnU-Net's
         if argv[:1] == ["train"]:
-            return _train(argv[1:])
+            _train(argv[1:])
+            return 0
         if argv[:1] == ["predict"]:
-            return _predict(argv[1:])
+            _predict(argv[1:])
+            return 0
         args = _parser().parse_args(argv)
-        return args.run(args)
+        return args.run(args) or 0
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
-
-
-def trainer_path(current: str | None) -> str:
-    """The value for nnUNet_extTrainer: what is set already, with this package's trainers folder in it once."""
-    own = Path(trainers.__file__).parent
-    folders = [folder for folder in (current or "").split(os.pathsep) if folder]
-    return os.pathsep.join(folders if own in map(Path, folders) else [*folders, str(own)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,94 +149,65 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _path(args: argparse.Namespace) -> int:
-    print(trainer_path(os.environ.get(EXT_TRAINER)))
-    return 0
+def _path(args: argparse.Namespace) -> None:
+    from nnunet_semcl.commands.path import print_path
+
+    print_path()
 
 
-def _plan(args: argparse.Namespace) -> int:
-    from nnunet_semcl.planning import write_smaller_plans
+def _train(arguments: list[str]) -> None:
+    from nnunet_semcl.commands.train import train
 
-    write_smaller_plans(args.d, args.preset, args.p)
-    return 0
+    train(arguments)
 
 
-def _label_budget(args: argparse.Namespace) -> int:
-    from nnunet_semcl.data.label_budget import add_label_budget
+def _predict(arguments: list[str]) -> None:
+    from nnunet_semcl.commands.predict import predict
+
+    predict(arguments)
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from nnunet_semcl.commands.plan import write_preset_plans
+
+    write_preset_plans(args.d, args.preset, args.p)
+
+
+def _label_budget(args: argparse.Namespace) -> None:
+    from nnunet_semcl.commands.label_budget import add_label_budget
 
     add_label_budget(args.d, args.labelled, args.seed, args.group)
-    return 0
 
 
-def _convert_btcv(args: argparse.Namespace) -> int:
-    from nnunet_semcl.datasets.btcv import convert_btcv
+def _convert_btcv(args: argparse.Namespace) -> None:
+    from nnunet_semcl.commands.convert_btcv import convert_btcv
 
     convert_btcv(args.rawdata, args.d)
-    return 0
 
 
 def _unlabelled(args: argparse.Namespace) -> int:
-    from nnunet_semcl.data.unlabelled_preprocessing import preprocess_unlabelled
+    from nnunet_semcl.commands.unlabelled import preprocess_unlabelled
 
     left_out = preprocess_unlabelled(args.d, args.i, args.c, args.p, args.np)
     return 1 if left_out else 0
 
 
-def _export(args: argparse.Namespace) -> int:
-    from nnunet_semcl.export import export_model
+def _export(args: argparse.Namespace) -> None:
+    from nnunet_semcl.commands.export import export_model
 
     export_model(args.d, args.c, args.tr, args.p, args.f, args.chk, args.o, args.i)
-    return 0
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from nnunet_semcl.doctor import run_doctor
+    from nnunet_semcl.commands.doctor import run_doctor
 
     return run_doctor()
 
 
-def _demo(args: argparse.Namespace) -> int:
-    from nnunet_semcl.demo import run_demo
+def _demo(args: argparse.Namespace) -> None:
+    from nnunet_semcl.commands.demo import run_demo
 
     run_demo(args.o)
-    return 0
-
-
-def _train(arguments: list[str]) -> int:
-    from nnunetv2.run import run_training as nnunet
-
-    from nnunet_semcl.preprocessed import check_training_input
-
-    stock_run_training = nnunet.run_training
-
-    def checked_run_training(
-        dataset: str, configuration: str, fold: str, trainer: str, plans_identifier: str, *rest: Any, **named: Any
-    ) -> None:
-        check_training_input(dataset, configuration, plans_identifier, fold)
-        stock_run_training(dataset, configuration, fold, trainer, plans_identifier, *rest, **named)
-
-    _pose_as("train", arguments)
-    # nnU-Net alone knows its arguments: the check goes between its own parser and its training
-    nnunet.run_training = checked_run_training
-    try:
-        nnunet.run_training_entry()
-    finally:
-        nnunet.run_training = stock_run_training
-    return 0
-
-
-def _predict(arguments: list[str]) -> int:
-    from nnunetv2.inference.predict_from_raw_data import predict_entry_point
-
-    _pose_as("predict", arguments)
-    predict_entry_point()
-    return 0
-
-
-def _pose_as(command: str, arguments: list[str]) -> None:
-    """The command line and environment that nnU-Net's entry points, and the processes they spawn, look at."""
-    os.environ[EXT_TRAINER] = trainer_path(os.environ.get(EXT_TRAINER))
-    sys.argv = [f"nnunet-semcl {command}", *arguments]
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ def barrier() -> None:
         dist.barrier()
 
 
-def share(total: int, least: int = 0) -> int:
+def own_share(total: int, least: int = 0) -> int:
     """This process' part of a total, as equal as they can be, the first ones larger."""
-    return max(least, shares(total, world_size())[rank()])
+    return max(least, split_evenly(total, world_size())[rank()])
 
 
-def shares(total: int, parts: int) -> list[int]:
+def split_evenly(total: int, parts: int) -> list[int]:
     """As equal as they can be, the first ones larger."""
     return [(total + parts - 1 - part) // parts for part in range(parts)]
 
@@ -53,7 +53,7 @@ def gather(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def of_all(value: Any) -> list[Any]:
+def all_gather_object(value: Any) -> list[Any]:
     """The value of each process; it is pickled."""
     values = [value] * world_size()
     if world_size() > 1:

@@ -18,8 +18,8 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 import pytest
 import torch
 
-from nnunet_semcl.datasets.phantom import write_phantom
-from nnunet_semcl.planning import load_preset
+from nnunet_semcl import plans
+from nnunet_semcl.commands.phantom import write_phantom
 
 DATASET_ID = 999
 TRAINERS = Path(__file__).parent / "trainers"
@@ -78,7 +78,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
     folders.environment["nnUNet_n_proc_DA"] = "1"  # with 0 nnU-Net's planner asks torch for no thread at all
     write_phantom(folders.root / "raw", DATASET_ID, cases=5, test_cases=1, seed=0, shape=(24, 40, 48))
     residual = folders.root / "residual.json"
-    tiny = vars(load_preset("tiny"))
+    tiny = json.loads(Path(plans.__file__).with_name("tiny.json").read_text())
     residual.write_text(json.dumps(tiny | {"plans_name": "nnUNetTinyResEncPlans"}))
     for command in (
         f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -c 2d 3d_fullres -npfp 1 -np 1 1",

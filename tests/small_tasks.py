@@ -8,8 +8,8 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from torch import nn
 
 from nnunet_semcl.distributed import world_size
-from nnunet_semcl.pretraining.ideal_task import IDEALTask
-from nnunet_semcl.pretraining.semcl_task import SemCLTask
+from nnunet_semcl.methods.ideal.task import IDEALTask
+from nnunet_semcl.methods.semcl.task import SemCLTask
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 PATCHES, SIZE = 4, 16

@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-import nnunet_semcl
 from nnunet_semcl import trainers
-from nnunet_semcl.cli import EXT_TRAINER, main, trainer_path
+from nnunet_semcl.cli import main
+from nnunet_semcl.commands.path import EXT_TRAINER, trainer_path
 from nnunet_semcl.errors import InputError
 
 OWN = str(Path(trainers.__file__).parent)
@@ -66,10 +65,10 @@ def test_help_of_train_is_nnunets_own():
 def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypatch: pytest.MonkeyPatch):
     from nnunetv2.run import run_training as nnunet
 
-    from nnunet_semcl import preprocessed
+    from nnunet_semcl.commands import train
 
     checked, trained = [], []
-    monkeypatch.setattr(preprocessed, "check_training_input", lambda *arguments: checked.append(arguments))
+    monkeypatch.setattr(train, "check_training_input", lambda *arguments: checked.append(arguments))
     monkeypatch.setattr(nnunet, "run_training", stock := lambda *arguments, **named: trained.append((arguments, named)))
     # -device mps: the only one for which nnU-Net leaves torch's number of threads alone
     assert (
@@ -114,10 +113,10 @@ def test_predict_hands_everything_on(surroundings: None, monkeypatch: pytest.Mon
 
 
 def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest.MonkeyPatch):
-    from nnunet_semcl import doctor, planning
+    from nnunet_semcl.commands import demo, doctor, plan
 
     calls = []
-    monkeypatch.setattr(planning, "write_smaller_plans", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(plan, "write_preset_plans", lambda *arguments: calls.append(arguments))
     assert main(["plan", "-d", "4", "--preset", "tiny"]) == 0
     assert main(["plan", "-d", "Dataset004_H", "--preset", "my.json", "-p", "nnUNetResEncUNetMPlans"]) == 0
     assert calls == [("4", "tiny", "nnUNetPlans"), ("Dataset004_H", "my.json", "nnUNetResEncUNetMPlans")]
@@ -125,11 +124,8 @@ def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest
     monkeypatch.setattr(doctor, "run_doctor", lambda: 1)
     assert main(["doctor"]) == 1
 
-    demo = ModuleType("nnunet_semcl.demo")
     folders = []
-    demo.run_demo = folders.append
-    monkeypatch.setitem(sys.modules, "nnunet_semcl.demo", demo)
-    monkeypatch.setattr(nnunet_semcl, "demo", demo, raising=False)
+    monkeypatch.setattr(demo, "run_demo", folders.append)
     assert main(["demo"]) == main(["demo", "-o", "elsewhere"]) == 0
     assert folders == [Path("nnunet_semcl_demo"), Path("elsewhere")]
 
@@ -137,7 +133,7 @@ def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest
 def test_an_input_error_of_any_sub_command_is_told_on_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    from nnunet_semcl import doctor
+    from nnunet_semcl.commands import doctor
 
     def ill() -> int:
         raise InputError("here", "this", "that", "Do so.")

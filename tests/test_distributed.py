@@ -19,7 +19,7 @@ from small_tasks import PATCHES, TASKS, build_task, part_of_batch
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_semcl.cli import main
-from nnunet_semcl.distributed import gather, of_all, rank, shares, world_size
+from nnunet_semcl.distributed import all_gather_object, gather, rank, split_evenly, world_size
 
 FOLD = 5  # the one that label-budget appends
 
@@ -59,7 +59,7 @@ def save_gradients(folder: Path) -> None:
     (gathered * torch.arange(7)).sum().backward()
     assert rows.grad.tolist() == [[0, 2, 4], [6, 8, 10, 12]][rank()]  # of both processes' losses
     assert gather(rows[: 2 * rank()].long()).tolist() == [0, 1]  # none from one of them
-    assert of_all(rank()) == [0, 1]
+    assert all_gather_object(rank()) == [0, 1]
 
 
 def test_loss_and_gradients_equal_those_of_one_process(tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def train(folder: Path, trainer_name: str) -> None:
     assert trainer.is_ddp and trainer.device.type == "cpu"
     trainer.run_training()
     weights = {k: v.double().sum().item() for k, v in trainer.planned_network.state_dict().items()}
-    first, second = of_all(weights)
+    first, second = all_gather_object(weights)
     assert first == second
     second_decoder = getattr(trainer, "two_decoders", None)
     if second_decoder is not None:
-        sums = of_all([p.double().sum().item() for p in second_decoder.parameters()])
+        sums = all_gather_object([p.double().sum().item() for p in second_decoder.parameters()])
         assert sums[0] == sums[1]
     (folder / f"{trainer_name}_{rank()}").write_text(trainer.output_folder)
 
@@ -116,7 +116,7 @@ def test_training_in_two_processes(folders, tmp_path: Path, trainer: str) -> Non
 
 @pytest.mark.parametrize(("total", "parts", "expected"), [(5, 2, [3, 2]), (4, 4, [1] * 4), (1, 2, [1, 0])])
 def test_shares(total: int, parts: int, expected: list[int]) -> None:
-    assert shares(total, parts) == expected
-    assert (rank(), world_size(), of_all("alone")) == (0, 1, ["alone"])
+    assert split_evenly(total, parts) == expected
+    assert (rank(), world_size(), all_gather_object("alone")) == (0, 1, ["alone"])
     rows = torch.ones(2, requires_grad=True)
     assert gather(rows) is rows

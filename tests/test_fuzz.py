@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_semcl.config import MethodConfig
-from nnunet_semcl.data.image_labels import read_image_labels
+from nnunet_semcl.commands.plan import load_preset
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.ideal_config import IDEALConfig
-from nnunet_semcl.planning import load_preset
-from nnunet_semcl.semcl_config import SemCLConfig
-from nnunet_semcl.splits import check_fold, read_splits
+from nnunet_semcl.files.splits import check_fold, read_splits
+from nnunet_semcl.methods.ideal.settings import IDEALSettings
+from nnunet_semcl.methods.semcl.image_labels import read_image_labels
+from nnunet_semcl.methods.semcl.settings import SemCLSettings
+from nnunet_semcl.pretraining.settings import MethodSettings
 
 CASES = [f"case_{i}" for i in range(6)]
 numbers = st.integers() | st.floats() | st.sampled_from([0, 1, 2, 4, 8, 64, 0.5, 1e-9, 10**400])
@@ -27,7 +27,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-METHODS: dict[str, type[MethodConfig]] = {"semcl": SemCLConfig, "ideal": IDEALConfig}
+METHODS: dict[str, type[MethodSettings]] = {"semcl": SemCLSettings, "ideal": IDEALSettings}
 
 
 def plan(section: str, values: object) -> ConfigurationManager:
@@ -103,7 +103,10 @@ def test_image_labels(content: object, tmp_path: Path) -> None:
 
 
 @FUZZ
-@given(content=st.dictionaries(st.sampled_from(["plans_name", *vars(load_preset("tiny"))]), JSON, max_size=4) | JSON)
+@given(
+    content=st.dictionaries(st.sampled_from(["plans_name", *vars(load_preset("tiny")), *METHODS]), JSON, max_size=4)
+    | JSON
+)
 def test_presets(content: object, tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(content))

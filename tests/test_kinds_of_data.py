@@ -86,7 +86,7 @@ def test_several_channels_regions_and_fold_all(empty):
     prepare(empty, "2d")
     output = train(empty, "2d", "all")
     assert "5 labelled and 0 unlabelled training cases" in output and "Pretraining done" in output
-    assert all(np.isfinite(r["voxel_loss"]) and "held_back_loss" not in r for r in log(empty, "2d", "all")[1:])
+    assert all(np.isfinite(r["voxel_loss"]) and "held_out_loss" not in r for r in log(empty, "2d", "all")[1:])
 
 
 def test_regions_with_hidden_labels(empty):

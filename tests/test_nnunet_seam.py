@@ -16,10 +16,12 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunet_semcl.cli import trainer_path
-from nnunet_semcl.training.ideal_trainer import IDEALTrainer
-from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
-from nnunet_semcl.training.semcl_trainer import SemCLTrainer
+from nnunet_semcl.commands.path import trainer_path
+from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
+from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
+from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
+from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
 OVERRIDDEN = {
     "__init__",
@@ -56,7 +58,7 @@ def test_the_hooks_that_we_override_are_nnunets():
     """A hook that nnU-Net renames would not be called any more, and nobody would notice."""
     ours = {
         name: function
-        for trainer in (PretrainingTrainer, SemCLTrainer, IDEALTrainer)
+        for trainer in (ClassAttributeTrainer, InterruptibleTrainer, PretrainingTrainer, SemCLTrainer, IDEALTrainer)
         for name, function in vars(trainer).items()
         if inspect.isfunction(function) and hasattr(nnUNetTrainer, name)
     }

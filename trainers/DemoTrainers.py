@@ -1,3 +1,3 @@
-from nnunet_semcl.training.demo_trainers import SemCLTrainerDemo, nnUNetTrainerDemo
+from nnunet_semcl.commands.demo_trainers import SemCLTrainerDemo, nnUNetTrainerDemo
 
 __all__ = ["SemCLTrainerDemo", "nnUNetTrainerDemo"]

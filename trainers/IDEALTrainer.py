@@ -1,19 +1,19 @@
-from nnunet_semcl.training.ideal_trainer import IDEALTrainer
-from nnunet_semcl.training.ideal_variants import (
+from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
+from nnunet_semcl.methods.ideal.variants import (
     IDEALTrainer_5epochs,
     IDEALTrainer_100epochs,
     IDEALTrainer_250epochs,
     IDEALTrainer_noConsistency,
-    IDEALTrainer_NoMirroring,
     IDEALTrainer_noPretraining,
+    IDEALTrainerNoMirroring,
 )
 
 __all__ = [
     "IDEALTrainer",
+    "IDEALTrainerNoMirroring",
     "IDEALTrainer_5epochs",
     "IDEALTrainer_100epochs",
     "IDEALTrainer_250epochs",
-    "IDEALTrainer_NoMirroring",
     "IDEALTrainer_noConsistency",
     "IDEALTrainer_noPretraining",
 ]

@@ -1,21 +1,19 @@
-from nnunet_semcl.training.semcl_trainer import SemCLTrainer
-from nnunet_semcl.training.semcl_variants import (
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
+from nnunet_semcl.methods.semcl.variants import (
     SemCLTrainer_5epochs,
     SemCLTrainer_100epochs,
     SemCLTrainer_250epochs,
     SemCLTrainer_fewLabels,
-    SemCLTrainer_noAttention,
-    SemCLTrainer_NoMirroring,
     SemCLTrainer_noUnlabelled,
+    SemCLTrainerNoMirroring,
 )
 
 __all__ = [
     "SemCLTrainer",
+    "SemCLTrainerNoMirroring",
     "SemCLTrainer_5epochs",
     "SemCLTrainer_100epochs",
     "SemCLTrainer_250epochs",
-    "SemCLTrainer_NoMirroring",
     "SemCLTrainer_fewLabels",
-    "SemCLTrainer_noAttention",
     "SemCLTrainer_noUnlabelled",
 ]

@@ -16,20 +16,21 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.utils.data import Dataset
 
-from nnunet_semcl.data.attention import UNKNOWN, Cases, Object
-from nnunet_semcl.data.located_views import LocatedViews
-from nnunet_semcl.data.location_batches import LocationBatches
-from nnunet_semcl.data.pseudo_labels import CONFIDENT, FULL, open_case
+from nnunet_semcl.data.pseudo_labels import CONFIDENT, FULL
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.data.training_batches import TrainingBatches
-from nnunet_semcl.data.voxel_batches import sample_voxels
+from nnunet_semcl.files.cases import UNKNOWN, Cases, Object, open_case
 from nnunet_semcl.losses.supcon import SupConLoss
-from nnunet_semcl.networks.voxel_head import DecoderFeatures, VoxelHead
-from nnunet_semcl.pretraining.ideal_task import IDEALTask
+from nnunet_semcl.methods.ideal.located_views import LocatedViews
+from nnunet_semcl.methods.ideal.location_batches import LocationBatches
+from nnunet_semcl.methods.ideal.task import IDEALTask
+from nnunet_semcl.methods.semcl.task import CONTRAST_WEIGHT
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
+from nnunet_semcl.methods.semcl.voxel_batches import sample_voxels
+from nnunet_semcl.networks.decoder_features import DecoderFeatures
+from nnunet_semcl.networks.voxel_head import VoxelHead
 from nnunet_semcl.pretraining.phase import PretrainingPhase
-from nnunet_semcl.pretraining.semcl_task import CONTRAST_WEIGHT
 from nnunet_semcl.pretraining.task import PretrainingTask
-from nnunet_semcl.training.semcl_trainer import SemCLTrainer
 
 UNSURE = 100  # added to the label of a voxel that the coarse model is not confident of
 
@@ -56,7 +57,7 @@ class VoxelTrial(SemCL):
         task = LevelsTask(self.planned_network, self.loss, settings["temperature"], self.levels)
         patches = TrainingBatches(self, cases, self.batch_seed, settings["copy_paste"])
         batches = LevelsBatches(patches, settings["voxels"], self.levels)
-        return self.build_phase(name, task, batches, None, epochs, settings)
+        return self.build_phase(name, task, batches, None, epochs)
 
 
 class LocationTrial(SelfTraining):
@@ -68,13 +69,13 @@ class LocationTrial(SelfTraining):
         if name != "coarse":
             return super()._supervised_phase(name, cases, held_out, epochs, copy_paste)
         images = [Path(self.preprocessed_dataset_folder, case) for case in cases[0].identifiers]
-        images += self._unlabelled_cases(self.configuration_manager).values()
+        images += self.unlabelled_images().values()
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         views = LocatedViews(self.configuration_manager.patch_size, rotation, mirror_axes, dummy_2d)
         locations = LocationBatches(images, views, 6, 64, self.configuration_manager.spacing, self.batch_seed)
         batches = LocationsBeside(TrainingBatches(self, cases, self.batch_seed, copy_paste), locations)
         task = LocationsTask(self.planned_network, self.loss)
-        return self.build_phase(name, task, batches, None, epochs, self.pretraining_settings())
+        return self.build_phase(name, task, batches, None, epochs)
 
 
 class UnsureMarked:

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_semcl.data.attention import Cases, Object
+from nnunet_semcl.files.cases import Cases, Object
+from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining import phase
+from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
-from nnunet_semcl.training.ideal_trainer import IDEALTrainer
-from nnunet_semcl.training.pretraining_trainer import PretrainingTrainer
-from nnunet_semcl.training.semcl_trainer import SemCLTrainer
+from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
-phase.HELD_BACK_BATCHES = 1  # for the log alone, and after each of the short epochs here
+phase.HELD_OUT_BATCHES = 1  # for the log alone, and after each of the short epochs here
 
 
 class InMemory:
@@ -40,28 +40,22 @@ class InMemory:
         return image[:], segmentation[:], previous, properties
 
 
-class ColdTrainer(nnUNetTrainer):
+RUN: dict[str, Any] = json.loads(os.environ["LABEL_EFFICIENCY"])
+torch.set_num_threads(RUN["threads"])
+
+
+def epochs(steps: int) -> int:
+    return steps // RUN["steps_per_epoch"]
+
+
+class ColdTrainer(ClassAttributeTrainer):
     """nnU-Net's own training, for all the steps."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        run = json.loads(os.environ["LABEL_EFFICIENCY"])
-        self.run_seed = run["seed"]
-        self.in_memory = run["in_memory"]
-        self.num_iterations_per_epoch = run["steps_per_epoch"]
-        self.num_epochs = (run["steps"] - self.steps_before_training(run)) // run["steps_per_epoch"]
-        self.num_val_iterations_per_epoch = 1
-        torch.set_num_threads(run["threads"])
-
-    def steps_before_training(self, run: dict) -> int:
-        return 0
+    run_seed = RUN["seed"]
+    in_memory = RUN["in_memory"]
+    num_epochs = epochs(RUN["steps"] - RUN["coarse_steps"] - RUN["pretraining_steps"])
+    num_iterations_per_epoch = RUN["steps_per_epoch"]
+    num_val_iterations_per_epoch = 1
 
     def get_tr_and_val_datasets(self) -> tuple:
         datasets = super().get_tr_and_val_datasets()
@@ -84,47 +78,27 @@ class ColdTrainer(nnUNetTrainer):
 class PretrainedTrainer(PretrainingTrainer, ColdTrainer):
     """Pretraining, and nnU-Net's training for the steps that are left; settings of the method or of its trainer."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        run = json.loads(os.environ["LABEL_EFFICIENCY"])
-        self.seed = self.run_seed
-        self.num_pretraining_iterations_per_epoch = run["steps_per_epoch"]
-        self.num_pretraining_epochs = run["pretraining_steps"] // run["steps_per_epoch"]
-        config = self.config()
-        of_config = {field.name for field in fields(config)}
-        for key, value in run["settings"].items():
-            if key in of_config:
-                self.configuration_manager.configuration.setdefault(config.section, {})[key] = value
+    seed = RUN["seed"]
+    num_pretraining_epochs = epochs(RUN["pretraining_steps"])
+    num_pretraining_iterations_per_epoch = RUN["steps_per_epoch"]
+
+    def initialize(self) -> None:
+        names = {field.name for field in fields(self.Settings)}
+        for key, value in RUN["settings"].items():
+            if key in names:
+                self.configuration_manager.configuration.setdefault(self.Settings.section, {})[key] = value
             elif hasattr(self, key):
                 setattr(self, key, value)
             else:
-                raise ValueError(f"{key} is neither a setting of {type(config).__name__} nor an attribute of a trainer")
-
-    def steps_before_training(self, run: dict) -> int:
-        return run["pretraining_steps"] + run["coarse_steps"]
+                owner = self.Settings.__name__
+                raise ValueError(f"{key} is neither a setting of {owner} nor an attribute of a trainer")
+        super().initialize()
 
 
 class SemCL(PretrainedTrainer, SemCLTrainer):
     """Coarse training where cases are unlabelled, contrast, and nnU-Net's training for the steps that are left."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        run = json.loads(os.environ["LABEL_EFFICIENCY"])
-        self.num_coarse_epochs = run["coarse_steps"] // run["steps_per_epoch"]
+    num_coarse_epochs = epochs(RUN["coarse_steps"])
 
     def _pseudo_labelled(self, *args: Any) -> list[Cases]:
         cases = super()._pseudo_labelled(*args)
@@ -134,16 +108,7 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
 class SemCL_noUnlabelled(SemCL):
     """The labels are the only attention; the steps of the coarse training go to nnU-Net's."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.use_unlabelled = False
+    use_unlabelled = False
 
 
 class SelfTraining(SemCL):

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 
-from nnunet_semcl.data.attention import Cases, Object
+from nnunet_semcl.files.cases import Cases, Object
 
 STRAY = 0.01  # of an object's voxels: an annotator's stray clicks make no second piece
 
 
-def in_one_piece(cases: Cases, objects: Sequence[Object]) -> list[Object]:
+def single_component_objects(cases: Cases, objects: Sequence[Object]) -> list[Object]:
     """The objects whose largest component is all of them, but for stray voxels, in every case."""
     pieces = list(objects)
     for case in cases.identifiers:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 EDGE = 2 / 3  # of the patch's edges
-SHARE = 0.5  # of the pairs; the others stay as they are, as all patches do in training
+SHARE_OF_PAIRS = 0.5  # the others stay as they are, as all patches do in training
 
 
-def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE) -> None:
+def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE_OF_PAIRS) -> None:
     """Swaps a random box between the patches of a pair, in place; the halves of the batch make the pairs.
 
     Shape: images and targets of B patches, (B, channels, x, y[, z]), each with edges that are multiples of those of the
@@ -30,7 +30,7 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: 
         for level in levels:
             scale = np.array(level.shape[2:]) // cells
             box = tuple(slice(a, b) for a, b in zip(start * scale, (start + size) * scale, strict=True))
-            one, other = level[i][:, *box], level[i + offset][:, *box]
+            one, other = level[(i, slice(None), *box)], level[(i + offset, slice(None), *box)]
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)

@@ -10,9 +10,9 @@ import blosc2
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.atomic_files import written_beside
-from nnunet_semcl.data.attention import UNKNOWN, Object, labels_of, thin_out
 from nnunet_semcl.data.components import keep_largest_components
+from nnunet_semcl.files.atomic import atomic_write
+from nnunet_semcl.files.cases import UNKNOWN, Object, labels_of, open_case, subsample
 
 FEWEST_VOXELS = 50  # the paper's: what a coarse model finds of an object below that is not trusted
 CONFIDENT = 0.9  # from here on a voxel may be the centre of a query or of a patch
@@ -44,12 +44,12 @@ class PseudoLabelledCases:
             segmentation = open_case(_segmentation_file(folder / case))[:]
             segmentation[~_confident(open_case(folder / case)[:], labels)[None]] = UNKNOWN
             voxels = {o: np.argwhere(np.isin(segmentation, labels_of(o))) for o in objects}
-            locations = {o: thin_out(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
+            locations = {o: subsample(found) for o, found in voxels.items() if len(found) >= FEWEST_VOXELS}
             self.skipped.update(o for o in objects if o not in locations)
             if not locations:
                 continue  # else a model that finds nothing would teach that there is nothing
             if labels.has_ignore_label:
-                locations[annotated] = thin_out(np.argwhere(segmentation != UNKNOWN))
+                locations[annotated] = subsample(np.argwhere(segmentation != UNKNOWN))
             self._properties[case] = {"class_locations": locations}
         self.identifiers = list(self._properties)
 
@@ -77,7 +77,7 @@ def save_pseudo_labels(
     if not labels.has_regions:
         soft[0, removed] = FULL
     for array, target in ((cleaned[None], _segmentation_file(file)), (soft, file)):
-        with written_beside(target.with_name(f"{target.name}.b2nd")) as beside:
+        with atomic_write(target.with_name(f"{target.name}.b2nd")) as beside:
             beside.unlink(missing_ok=True)  # blosc2 writes over nothing
             blosc2.asarray(array, urlpath=str(beside))
 
@@ -86,17 +86,6 @@ def _confident(soft: np.ndarray, labels: LabelManager) -> np.ndarray:
     """Soft masks (heads, X, Y, Z) uint8 -> where the model is sure of all that it says, (X, Y, Z) bool."""
     certainty = np.maximum(soft, FULL - soft).min(0) if labels.has_regions else soft.max(0)
     return certainty >= CONFIDENT * FULL
-
-
-def has_image(file: Path) -> bool:
-    return any(file.with_name(f"{file.name}.{ending}").is_file() for ending in ("b2nd", "npz"))
-
-
-def open_case(file: Path) -> blosc2.NDArray | np.ndarray:
-    compressed = file.with_name(f"{file.name}.b2nd")
-    if compressed.is_file():
-        return blosc2.open(str(compressed), mode="r", dparams={"nthreads": 1})
-    return np.load(file.with_name(f"{file.name}.npz"))["data"]
 
 
 def _segmentation_file(case: Path) -> Path:

@@ -10,11 +10,11 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.data import Dataset
 
-from nnunet_semcl.data.attention import Cases
 from nnunet_semcl.data.copy_paste import swap_boxes
 from nnunet_semcl.data.seeding import seeded
-from nnunet_semcl.deep_supervision import levels_of
-from nnunet_semcl.distributed import rank, shares
+from nnunet_semcl.distributed import rank, split_evenly
+from nnunet_semcl.files.cases import Cases
+from nnunet_semcl.losses.deep_supervision import levels_of
 
 
 class TrainingBatches(Dataset):
@@ -66,7 +66,7 @@ class TrainingBatches(Dataset):
                 probabilistic_oversampling=True,
                 transforms=transforms,
             )
-            for dataset, share in zip(_turned(datasets), shares(trainer.batch_size, len(datasets)), strict=True)
+            for dataset, share in zip(_turned(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
             if share
         ]
         self.seed = seed

@@ -12,8 +12,9 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.json_files import read_json
-from nnunet_semcl.splits import read_splits
+from nnunet_semcl.files.datasets import channel_names
+from nnunet_semcl.files.json_files import read_json
+from nnunet_semcl.files.splits import read_splits
 
 SUFFIX = "_unlabelled"  # of the folder, behind the configuration's data identifier
 RECORD = "preprocessing.json"  # in the folder: what decided how its cases look
@@ -85,7 +86,3 @@ def preprocessing_settings(plans: PlansManager, configuration: ConfigurationMana
         "channel_names": channel_names(dataset_json),
     }
     return json.loads(json.dumps(settings))
-
-
-def channel_names(dataset_json: dict) -> dict[str, str]:
-    return dataset_json["modality"] if "modality" in dataset_json else dataset_json["channel_names"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
@@ -19,12 +18,11 @@ from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, 
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 
-from nnunet_semcl.data.attention import UNKNOWN
+from nnunet_semcl.files.cases import UNKNOWN
 
 MAX_ROTATION = np.pi / 6  # the paper's 30 degrees
 SCALING = (0.85, 1.25)  # the paper's resized crops differ by as much, but here the mean size stays as in training
 SHIFT = 1 / 8  # of the query: the object need not lie in the middle
-DRAWS = 5
 
 
 class Views:
@@ -55,25 +53,6 @@ class Views:
         self.cut_size = [size[0], *cut] if dummy_2d else cut
         self._geometry = _geometry(plane, rotation, [t / 2 for t in turned], mirror_axes, dummy_2d)
         self._intensities = _intensities()
-
-
-class QueryViews(Views):
-    """Views of a query: image and segmentation, with the object in sight."""
-
-    def __call__(
-        self, image: torch.Tensor, segmentation: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """One view of an object, given by the labels that make it up.
-
-        Shape: image (C, *cut_size) float32 and segmentation (1 or more, *cut_size) int16, the labels first -> the
-        same with query_size; None where the object left the view in each of a few draws, so that the caller draws
-        another query. What a view sees beyond the cut is 0 in the image and UNKNOWN in the segmentation.
-        """
-        for _ in range(DRAWS):
-            view = self._geometry(image=image, segmentation=segmentation)
-            if torch.isin(view["segmentation"][0], labels).any():
-                return self._intensities(image=view["image"])["image"], view["segmentation"]
-        return None
 
 
 def _geometry(

@@ -16,10 +16,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunet_semcl.atomic_files import written_beside
-from nnunet_semcl.checkpoint import load_safely
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.pretraining.history import LOG_NAME
+from nnunet_semcl.files.atomic import atomic_write
+from nnunet_semcl.files.checkpoints import load_safely
 
 OPACITY = 0.6
 PANEL_WIDTH = 4  # inches
@@ -118,19 +117,20 @@ def read_steps(fold: Path) -> Steps:
     )
 
 
-def draw_loss_curves(folds: dict[str, Path], output: Path) -> None:
+def draw_loss_curves(folds: dict[str, Path], pretraining_log: str, output: Path) -> None:
     """Draws nnU-Net's losses and pseudo Dice over the optimiser steps, and pretraining's loss where there was one.
 
     A pretrained training's curves begin where its pretraining ends, so that equal steps are above one another.
 
     Args:
         folds: the folder fold_X of each trainer, finished.
+        pretraining_log: name of the log of pretraining, where a folder has one.
         output: a PNG.
 
     Raises:
         InputError: a folder holds no finished training.
     """
-    logs = {trainer: fold / LOG_NAME for trainer, fold in folds.items() if (fold / LOG_NAME).is_file()}
+    logs = {trainer: log for trainer, fold in folds.items() if (log := fold / pretraining_log).is_file()}
     figure = Figure(figsize=(5 * (3 if logs else 2), 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, dice, *rest = figure.subplots(1, 3 if logs else 2)
@@ -153,7 +153,7 @@ def draw_loss_curves(folds: dict[str, Path], output: Path) -> None:
 def _draw_pretraining(axis: Axes, log: Path, steps: int, colour: str, trainer: str) -> None:
     records = [json.loads(line) for line in log.read_text().splitlines()]
     per_epoch = steps / max(r["epoch"] for r in records)
-    for key, style, cases in (("loss", "-", "training"), ("held_back_loss", "--", "held-back")):
+    for key, style, cases in (("loss", "-", "training"), ("held_out_loss", "--", "held-out")):
         points = [(r["epoch"] * per_epoch, r[key]) for r in records if key in r]
         if points:
             axis.plot(*zip(*points, strict=True), style, color=colour, marker=".", label=f"{trainer}, {cases} cases")
@@ -201,5 +201,5 @@ def _label(axis: Axes, title: str, y: str) -> None:
 
 
 def _save(figure: Figure, output: Path) -> None:
-    with written_beside(output) as beside:
+    with atomic_write(output) as beside:
         figure.savefig(beside, format="png", dpi=110, bbox_inches="tight")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_semcl.deep_supervision import Levels, levels_of
+from nnunet_semcl.losses.deep_supervision import Levels, levels_of
 
 
 class BidirectionalConsistencyLoss(nn.Module):

@@ -8,11 +8,9 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from nnunet_semcl.distributed import gather
-
 
 class ProjectionHead(nn.Sequential):
-    """Global pools of every stage, weighted by the attention, then Linear, ReLU, Linear (SemCL, Lee et al. 2023).
+    """From pools of every stage (see `attention_pool`) to an embedding: Linear, ReLU, Linear (SemCL, Lee et al. 2023).
 
     The paper pools the bottleneck alone, with equal weights. nnU-Net's instance normalisation gives each channel the
     same mean over a patch, so such a pool hardly differs between patches: what the object's own voxels show does, and
@@ -21,6 +19,8 @@ class ProjectionHead(nn.Sequential):
     Args:
         channels: of each stage, the bottleneck's last.
         embedding_dim: length of an embedding.
+
+    Shape: pooled features (N, sum of channels) -> embeddings (N, embedding_dim), not normalised.
     """
 
     def __init__(self, channels: Sequence[int], embedding_dim: int) -> None:
@@ -29,13 +29,14 @@ class ProjectionHead(nn.Sequential):
             nn.BatchNorm1d(pooled), nn.Linear(pooled, channels[-1]), nn.ReLU(), nn.Linear(channels[-1], embedding_dim)
         )
 
-    def forward(self, features: Sequence[torch.Tensor], attention: torch.Tensor | None) -> torch.Tensor:
-        """Features (B, C_s, x_s, y_s[, z_s]) of each stage s, attention (B, 1, X, Y[, Z]) -> (B, embedding_dim).
 
-        Attention is 0 or 1; without it all voxels weigh the same. The embeddings are not normalised. B is of all
-        processes in the output: batch normalisation sees the whole batch.
-        """
-        return super().forward(gather(torch.cat([_pool(stage, attention) for stage in features], dim=1)))
+def attention_pool(features: Sequence[torch.Tensor], attention: torch.Tensor | None) -> torch.Tensor:
+    """Means of each stage's features, weighted by the attention.
+
+    Shape: features (B, C_s, x_s, y_s[, z_s]) of each stage s, attention (B, 1, X, Y[, Z]) of 0 and 1, or None where all
+    voxels weigh the same -> (B, sum of C_s).
+    """
+    return torch.cat([_pool(stage, attention) for stage in features], dim=1)
 
 
 def _pool(features: torch.Tensor, attention: torch.Tensor | None) -> torch.Tensor:

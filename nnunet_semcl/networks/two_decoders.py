@@ -5,11 +5,10 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
+from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op, get_matching_dropout
 from torch import nn
 
 MODES = {2: "bilinear", 3: "trilinear"}
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-FEATURE_DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
 DROPPED = 0.5  # of the channels, as in UniMatch (Yang et al. 2023, arXiv 2208.09910)
 
 
@@ -32,7 +31,7 @@ class TwoDecoders(nn.Module):
         super().__init__()
         self.network = network
         self.second = _interpolating(network.decoder)
-        self.dropout = FEATURE_DROPOUT[_axes(network.decoder)](DROPPED)
+        self.dropout = get_matching_dropout(dimension=_axes(network.decoder))(DROPPED)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor | list[torch.Tensor], ...]:
         skips = self.network.encoder(image)
@@ -46,7 +45,7 @@ def _interpolating(decoder: nn.Module) -> nn.Module:
     for level, up in enumerate(second.transpconvs):
         # A 1x1 convolution and interpolation commute: on the coarse grid it costs less.
         second.transpconvs[level] = nn.Sequential(
-            CONV[_axes(decoder)](up.in_channels, up.out_channels, 1),
+            convert_dim_to_conv_op(_axes(decoder))(up.in_channels, up.out_channels, 1),
             nn.Upsample(scale_factor=tuple(map(float, up.stride)), mode=MODES[_axes(decoder)]),
         )
     for module in second.modules():

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nnunet_semcl.atomic_files import written_beside
+from nnunet_semcl.files.atomic import atomic_write
 
 LOG_NAME = "pretraining_log.jsonl"
 
@@ -19,22 +19,22 @@ Record = dict[str, float | int]
 def write_history(folder: Path, name: str, records: list[Record]) -> None:
     """Writes NAME_log.jsonl, one JSON object an epoch, and NAME.png; each replaces the former one as a whole.
 
-    A key `held_back_x` is the figure x on cases that the phase does not train on.
+    A key `held_out_x` is the figure x on cases that the phase does not train on.
     """
-    with written_beside(folder / f"{name}_log.jsonl") as beside:
+    with atomic_write(folder / f"{name}_log.jsonl") as beside:
         beside.write_text("".join(json.dumps(r) + "\n" for r in records))
-    trained = [k for k in records[-1] if f"held_back_{k}" in records[-1]]
+    trained = [k for k in records[-1] if f"held_out_{k}" in records[-1]]
     names = trained or [k for k in records[-1] if k not in ("epoch", "learning_rate", "seconds")]
     figure = Figure(figsize=(9, 3 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, figure_name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         _curve(axis, records, figure_name, "training cases")
-        _curve(axis, records, f"held_back_{figure_name}", "held-back cases")
+        _curve(axis, records, f"held_out_{figure_name}", "held-out cases")
         axis.set_ylabel(figure_name)
         axis.grid(alpha=0.3)
         axis.legend()
     axis.set_xlabel(f"epochs of {name} done")
-    with written_beside(folder / f"{name}.png") as beside:
+    with atomic_write(folder / f"{name}.png") as beside:
         figure.savefig(beside, format="png", dpi=100)
 
 

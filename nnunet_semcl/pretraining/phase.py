@@ -19,14 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nnunet_semcl.checkpoint import load_safely, load_weights, save_atomically
-from nnunet_semcl.distributed import of_all, rank, world_size
+from nnunet_semcl.distributed import all_gather_object, rank, world_size
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
 from nnunet_semcl.pretraining.history import Record, write_history
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 MAX_GRADIENT_NORM = 12  # nnU-Net's
-HELD_BACK_BATCHES = 16
+HELD_OUT_BATCHES = 16
 
 
 def checkpoint_name(phase: str) -> str:
@@ -41,7 +41,7 @@ class PretrainingPhase:
         name: of its files and log lines: checkpoint_NAME.pth, NAME_log.jsonl, NAME.png.
         task: turns a batch into a loss.
         batches: item i is batch number i, a dict of tensors; as long as one asks for.
-        held_back: the same from cases that the phase does not train on, for the log only; None where there are none.
+        held_out: the same from cases that the phase does not train on, for the log only; None where there are none.
         epochs, iterations_per_epoch: length.
         learning_rate, weight_decay: of AdamW; one-cycle schedule with a warm-up over the first tenth.
         folder: where checkpoint, log and plot go, an existing one.
@@ -55,7 +55,7 @@ class PretrainingPhase:
     name: str
     task: PretrainingTask
     batches: Dataset
-    held_back: Dataset | None
+    held_out: Dataset | None
     epochs: int
     iterations_per_epoch: int
     learning_rate: float
@@ -98,7 +98,7 @@ class PretrainingPhase:
             RuntimeError: the loss is no longer finite; the checkpoint of the last good epoch stays.
         """
         if not self.records:
-            self.records.append({"epoch": 0, **self._held_back_figures()})
+            self.records.append({"epoch": 0, **self._held_out_figures()})
             self._save()  # from now on --c knows that this run is the last one
         first = self.records[-1]["epoch"]
         for epoch, batches in enumerate(self._batches_by_epoch(first), start=first + 1):
@@ -111,7 +111,7 @@ class PretrainingPhase:
                     f"{epoch - 1} is kept in {self.checkpoint}. Lower learning_rate, or look for values "
                     "that are not finite in the images."
                 )
-            figures |= self._held_back_figures()
+            figures |= self._held_out_figures()
             self.records.append(
                 {"epoch": epoch, "learning_rate": learning_rate, "seconds": time.time() - started, **figures}
             )
@@ -198,15 +198,15 @@ class PretrainingPhase:
         return _means(sums, self.iterations_per_epoch)
 
     @torch.no_grad()
-    def _held_back_figures(self) -> dict[str, float]:
-        if self.held_back is None:
+    def _held_out_figures(self) -> dict[str, float]:
+        if self.held_out is None:
             return {}
         self.task.eval()
         sums: dict[str, float] = defaultdict(float)
-        for number in range(HELD_BACK_BATCHES):
-            for name, figure in self._forward(self.held_back[_own_number(number)]).items():
-                sums[f"held_back_{name}"] += figure.item()
-        return _means(sums, HELD_BACK_BATCHES)
+        for number in range(HELD_OUT_BATCHES):
+            for name, figure in self._forward(self.held_out[_own_number(number)]).items():
+                sums[f"held_out_{name}"] += figure.item()
+        return _means(sums, HELD_OUT_BATCHES)
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         batch = {name: _to(entry, self.device) for name, entry in batch.items()}
@@ -221,7 +221,7 @@ class PretrainingPhase:
         self.log(f"Current learning rate: {record['learning_rate']:.5f}")
         names = [k for k in record if k not in ("epoch", "learning_rate", "seconds")]
         for name in names:
-            self.log(f"{self.name} {name.replace('held_back_', 'held-back ')} {record[name]:.4f}")
+            self.log(f"{self.name} {name.replace('held_out_', 'held-out ')} {record[name]:.4f}")
         self.log(f"Epoch time: {record['seconds']:.2f} s")
 
 
@@ -232,7 +232,7 @@ def _own_number(number: int) -> int:
 
 def _means(sums: dict[str, float], steps: int) -> dict[str, float]:
     """Over steps and processes."""
-    all_sums = of_all(dict(sums))
+    all_sums = all_gather_object(dict(sums))
     return {name: sum(each[name] for each in all_sums) / len(all_sums) / steps for name in sums}
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_semcl.data.components import in_one_piece, keep_largest_components
+from nnunet_semcl.data.components import keep_largest_components, single_component_objects
 
 FOREGROUND = (1, 2)
 
@@ -30,15 +30,15 @@ def segmentation(*boxes: tuple[int, int, int]) -> np.ndarray:
 
 def test_an_object_in_two_pieces_in_one_case_is_none_of_them():
     whole, split = segmentation((1, 0, 3), (2, 3, 6)), segmentation((1, 0, 3), (2, 3, 6), (2, 8, 9))
-    assert in_one_piece(Segmentations(whole), [FOREGROUND, 1, 2]) == [FOREGROUND, 1, 2]
-    assert in_one_piece(Segmentations(whole, split), [FOREGROUND, 1, 2]) == [1]
-    assert in_one_piece(Segmentations(split, whole), [2]) == []
+    assert single_component_objects(Segmentations(whole), [FOREGROUND, 1, 2]) == [FOREGROUND, 1, 2]
+    assert single_component_objects(Segmentations(whole, split), [FOREGROUND, 1, 2]) == [1]
+    assert single_component_objects(Segmentations(split, whole), [2]) == []
 
 
 def test_a_stray_voxel_makes_no_second_piece():
     stray = segmentation((1, 0, 10))
     stray[15, 0, 0] = 1
-    assert in_one_piece(Segmentations(stray), [1]) == [1]
+    assert single_component_objects(Segmentations(stray), [1]) == [1]
 
 
 def test_the_largest_component_stays_and_nothing_else_changes():

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_semcl.data.copy_paste import EDGE, SHARE, pasted, swap_boxes
+from nnunet_semcl.data.copy_paste import EDGE, SHARE_OF_PAIRS, pasted, swap_boxes
 
 
 @settings(max_examples=50, deadline=None)
@@ -39,7 +39,7 @@ def test_boxes_of_two_thirds_in_half_of_the_pairs_anywhere(edges):
     swap_boxes([level], np.random.default_rng(0))
     pasted = level[:2000].flatten(1).mean(1)
     swapped = pasted > 0
-    assert 0.4 < swapped.float().mean() < 2 * SHARE - 0.4
+    assert 0.4 < swapped.float().mean() < 2 * SHARE_OF_PAIRS - 0.4
     torch.testing.assert_close(pasted[swapped], torch.full_like(pasted[swapped], EDGE ** len(edges)))
     assert level[:2000].sum(0).min() > 0  # no place is always spared
 

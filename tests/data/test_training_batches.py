@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nnunet_semcl.data.training_batches import TrainingBatches, shares
+from nnunet_semcl.data.training_batches import TrainingBatches, split_evenly
 
 
 @pytest.fixture
@@ -95,4 +95,4 @@ def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer):
 
 
 def test_shares():
-    assert shares(12, 2) == [6, 6] and shares(3, 2) == [2, 1] and shares(5, 3) == [2, 2, 1]
+    assert split_evenly(12, 2) == [6, 6] and split_evenly(3, 2) == [2, 1] and split_evenly(5, 3) == [2, 2, 1]

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.evaluation.overlay import draw_loss_curves, draw_overlay, most_organs, read_steps
+from nnunet_semcl.pretraining.history import LOG_NAME
 
 LABELS = {"liver": 1, "spleen": 2}
 DICE = {"A": {"liver": 0.5, "spleen": float("nan")}, "B": {"liver": 1.0, "spleen": 1.0}}
@@ -82,8 +83,8 @@ def make_fold(folder: Path, epochs: int, pretraining: tuple[int, int] | None = N
             "num_pretraining_epochs": str(pretraining[0]),
             "num_pretraining_iterations_per_epoch": str(pretraining[1]),
         }
-        records = [{"epoch": 0, "held_back_loss": 4.0}]
-        records += [{"epoch": e, "loss": 4 - e, "held_back_loss": 4.1 - e} for e in range(1, pretraining[0] + 1)]
+        records = [{"epoch": 0, "held_out_loss": 4.0}]
+        records += [{"epoch": e, "loss": 4 - e, "held_out_loss": 4.1 - e} for e in range(1, pretraining[0] + 1)]
         (folder / "pretraining_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (folder / "debug.json").write_text(json.dumps(debug))
     losses = [np.float32(1 / (1 + e)) for e in range(epochs)]
@@ -104,8 +105,8 @@ def test_steps_are_those_that_were_trained(tmp_path: Path) -> None:
 def test_loss_curves(tmp_path: Path) -> None:
     folds = {"nnU-Net": make_fold(tmp_path / "stock", 4), "SemCL": make_fold(tmp_path / "pretrained", 3, (2, 25))}
     both, stock = tmp_path / "both.png", tmp_path / "stock.png"
-    draw_loss_curves(folds, both)
-    draw_loss_curves({"nnU-Net": folds["nnU-Net"]}, stock)
+    draw_loss_curves(folds, LOG_NAME, both)
+    draw_loss_curves({"nnU-Net": folds["nnU-Net"]}, LOG_NAME, stock)
     assert imread(both).shape[1] > 1.3 * imread(stock).shape[1], "pretraining has a panel of its own"
     assert colours(both) > colours(stock) > 0
 
@@ -114,7 +115,7 @@ def test_loss_curves_need_a_finished_training(tmp_path: Path) -> None:
     fold = make_fold(tmp_path / "fold", 2)
     (fold / "checkpoint_final.pth").unlink()
     with pytest.raises(InputError, match="a finished training"):
-        draw_loss_curves({"A": fold}, tmp_path / "curves.png")
+        draw_loss_curves({"A": fold}, LOG_NAME, tmp_path / "curves.png")
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
@@ -126,5 +127,5 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
     torch.save({"logging": Malicious()}, fold / "checkpoint_final.pth")
     with pytest.raises(InputError, match="Unsupported global"):
-        draw_loss_curves({"A": fold}, tmp_path / "curves.png")
+        draw_loss_curves({"A": fold}, LOG_NAME, tmp_path / "curves.png")
     assert not (tmp_path / "ran").exists()

@@ -12,8 +12,8 @@ import pytest
 import torch
 from refusal import refused
 
-from nnunet_semcl.checkpoint import load_safely, save_atomically
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.checkpoints import load_safely, save_atomically
 
 CPU = torch.device("cpu")
 CASES = [f"phantom_{number:03d}" for number in range(5)]

@@ -10,11 +10,11 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from refusal import refused
 
-from nnunet_semcl.ideal_config import IDEALConfig
-from nnunet_semcl.planning import load_preset
-from nnunet_semcl.semcl_config import SemCLConfig
+from nnunet_semcl.commands.plan import load_preset
+from nnunet_semcl.methods.ideal.settings import IDEALSettings
+from nnunet_semcl.methods.semcl.settings import SemCLSettings
 
-METHODS = {"semcl": SemCLConfig, "ideal": IDEALConfig}
+METHODS = {"semcl": SemCLSettings, "ideal": IDEALSettings}
 MANY = 10**400  # JSON has no largest number
 
 
@@ -32,9 +32,9 @@ def plan(**section: object) -> ConfigurationManager:
     ("method", "section", "words"),
     [
         # what is no section
-        ("semcl", [1], ("found list", "an object of settings", "Valid keys: query_size")),
+        ("semcl", [1], ("found list", "an object of settings", "Valid keys: learning_rate")),
         ("semcl", None, ("found NoneType", "an object of settings")),
-        ("ideal", "level", ("found str", "an object of settings", "Valid keys: patches_per_batch")),
+        ("ideal", "level", ("found str", "an object of settings", "Valid keys: learning_rate")),
         # keys
         ("semcl", {"temprature": 0.1}, ('unknown key "temprature"', "temperature", "Correct or remove it")),
         ("semcl", {"Temperature": 0.1}, ('unknown key "Temperature"',)),

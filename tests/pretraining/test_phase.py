@@ -45,7 +45,7 @@ def phase(folder: Path, epochs=4, workers=0, batches=None, **more) -> Pretrainin
         "name": "pretraining",
         "task": Regression(),
         "batches": batches or Batches(),
-        "held_back": Batches(),
+        "held_out": Batches(),
         "epochs": epochs,
         "iterations_per_epoch": 5,
         "learning_rate": 0.05,
@@ -70,8 +70,8 @@ def test_it_learns_logs_and_draws(tmp_path):
     p.run()
     records = [json.loads(line) for line in (tmp_path / "pretraining_log.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in records] == [0, 1, 2, 3, 4]
-    assert set(records[0]) == {"epoch", "held_back_loss", "held_back_error"}
-    assert records[-1]["held_back_loss"] < records[0]["held_back_loss"]
+    assert set(records[0]) == {"epoch", "held_out_loss", "held_out_error"}
+    assert records[-1]["held_out_loss"] < records[0]["held_out_loss"]
     assert records[-1]["loss"] < records[1]["loss"]
     assert (tmp_path / "pretraining.png").read_bytes()[:4] == b"\x89PNG"
     assert "Pretraining epoch 4 of 4" in lines
@@ -125,11 +125,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(tmp_path):
     assert all(w.isfinite().all() for w in weights(good))
 
 
-def test_without_held_back_cases_and_without_checkpoints(tmp_path):
-    p = phase(tmp_path, held_back=None, write_checkpoints=False)
+def test_without_held_out_cases_and_without_checkpoints(tmp_path):
+    p = phase(tmp_path, held_out=None, write_checkpoints=False)
     p.run()
     assert not p.checkpoint.exists()
-    assert not any(k.startswith("held_back") for r in p.records for k in r)
+    assert not any(k.startswith("held_out") for r in p.records for k in r)
     assert (tmp_path / "pretraining.png").exists()
 
 

@@ -1,0 +1,179 @@
+"""SemCLTrainer: objects under attention masks are pulled into clusters, then nnU-Net trains as always."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+from nnunet_semcl.data.components import single_component_objects
+from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases
+from nnunet_semcl.data.training_batches import TrainingBatches
+from nnunet_semcl.distributed import own_share
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.cases import Cases, Object, has_image
+from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
+from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
+from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
+from nnunet_semcl.methods.semcl.image_labels import read_image_labels
+from nnunet_semcl.methods.semcl.query_batches import QueryBatches
+from nnunet_semcl.methods.semcl.query_views import QueryViews
+from nnunet_semcl.methods.semcl.settings import SemCLSettings
+from nnunet_semcl.methods.semcl.task import SemCLTask
+from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches
+from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.supervised_task import SupervisedTask
+from nnunet_semcl.pretraining.trainer import PretrainingTrainer
+
+COARSE_MASKS, REFINED_MASKS = "coarse_attention", "refined_attention"
+
+
+class SemCLTrainer(PretrainingTrainer):
+    """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596).
+
+    The attention comes from the labels; where the fold has unlabelled cases, a coarse training goes first and its
+    predictions are their attention, and in the second half of pretraining the predictions of the network after the
+    first.
+
+    Attributes:
+        use_attention: whether the encoder sees an object's mask beside the image.
+        num_coarse_epochs: length of the coarse training.
+    """
+
+    Settings = SemCLSettings
+    phase_names = ("coarse", "pretraining", "refinement")
+    use_attention = True
+    num_coarse_epochs = 20
+
+    def check_input(self) -> None:
+        super().check_input()
+        self._image_labels()
+        if self.is_cascaded:
+            self._check_previous_stage()
+        coarse_model = self.pretraining_settings()["coarse_model"]
+        if coarse_model is not None and self.unlabelled_images():
+            self.find_unlabelled_images(named_model(Path(coarse_model), self).configuration_manager)
+
+    def set_previous_run_aside(self) -> None:
+        super().set_previous_run_aside()
+        for masks in (COARSE_MASKS, REFINED_MASKS):
+            shutil.rmtree(Path(self.output_folder, masks), ignore_errors=True)
+
+    def pretraining_settings(self) -> dict[str, Any]:
+        return {**super().pretraining_settings(), "use_attention": self.use_attention}
+
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        labelled, validation = self.get_tr_and_val_datasets()
+        unlabelled = self.unlabelled_images()
+        settings = self.pretraining_settings()
+        objects = objects_to_contrast(labelled, self._objects())
+        seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
+        held_out = validation if not seen and Attention(validation, objects).centres else None
+        epochs = self.num_pretraining_epochs
+        if not unlabelled:
+            yield self._contrast_phase("pretraining", [labelled], held_out, objects, epochs)
+            return
+        if settings["coarse_model"] is None:
+            yield self._supervised_phase("coarse", [labelled], held_out, self.num_coarse_epochs)
+        foreground = tuple(int(label) for label in self.label_manager.foreground_labels)  # nnU-Net's are numpy's
+        pieces = single_component_objects(labelled, [foreground, *self._objects()])
+        self.print_to_log_file("In one piece, of which masks keep the largest component:", *pieces or ["nothing"])
+        refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
+        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), unlabelled, pieces, COARSE_MASKS)]
+        yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
+        if refinement:
+            cases = [labelled, *self._pseudo_labelled(own_model(self), unlabelled, pieces, REFINED_MASKS)]
+            yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
+
+    def _contrast_phase(
+        self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
+    ) -> PretrainingPhase:
+        settings = self.pretraining_settings()
+        task = SemCLTask(
+            self.planned_network,
+            settings["objective"],
+            settings["embedding_dim"],
+            settings["temperature"],
+            self.loss if settings["segmentation"] else None,
+            self.use_attention,
+        )
+        batches = self._contrast_batches(cases, objects)
+        held_out_batches = self._contrast_batches([held_out], objects) if held_out else None
+        return self.build_phase(name, task, batches, held_out_batches, epochs)
+
+    def _supervised_phase(
+        self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
+    ) -> PretrainingPhase:
+        """nnU-Net's own loss and batches, under the optimiser of the phase."""
+        task = SupervisedTask(self.planned_network, self.loss)
+        batches = TrainingBatches(self, cases, self.batch_seed, copy_paste)
+        held_out_batches = TrainingBatches(self, [held_out], self.batch_seed, copy_paste) if held_out else None
+        return self.build_phase(name, task, batches, held_out_batches, epochs)
+
+    def _coarse_model(self) -> nnUNetPredictor:
+        """The one that the user names, or the network as the coarse training left it."""
+        named = self.pretraining_settings()["coarse_model"]
+        return own_model(self) if named is None else named_model(Path(named), self)
+
+    def _pseudo_labelled(
+        self, model: nnUNetPredictor, unlabelled: dict[str, Path], pieces: list[Object], folder_name: str
+    ) -> list[Cases]:
+        """The unlabelled cases under a model's masks, if it finds any object in any of them."""
+        images = self.find_unlabelled_images(model.configuration_manager)
+        folder = Path(self.output_folder, folder_name)
+        predict_pseudo_labels(model, images, unlabelled, self, folder, pieces)
+        cases = PseudoLabelledCases(unlabelled, folder, self._objects(), self.label_manager)
+        for obj, count in cases.skipped.items():
+            self.print_to_log_file(f"Object {obj}: too few voxels in {count} of {len(unlabelled)} coarse predictions")
+        return [cases] if cases.identifiers else []
+
+    def _contrast_batches(self, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
+        """Queries of objects and patches with sampled voxels, as the objective needs them."""
+        settings = self.pretraining_settings()
+        ignore_label = self.label_manager.ignore_label
+        attentions = [Attention(of, objects, ignore_label) for of in cases]
+        rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        queries = QueryBatches(
+            attentions,
+            QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d),
+            own_share(settings["queries_per_batch"], least=2),
+            self.batch_seed,
+            self._image_labels(),
+            self.label_manager.foreground_labels if self.is_cascaded else (),
+        )
+        patches = TrainingBatches(self, cases, self.batch_seed, settings["copy_paste"])
+        voxels = VoxelBatches(patches, own_share(settings["voxels"]), self.label_manager)
+        needs_patches = settings["objective"] != "object" or settings["segmentation"]
+        needs_queries = settings["objective"] != "voxel"
+        return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])
+
+    def _check_previous_stage(self) -> None:
+        """That the predictions which a cascade starts from are there."""
+        for case in self.do_split()[0]:
+            file = Path(self.folder_with_segs_from_previous_stage, case)
+            if not has_image(file):
+                stage = self.configuration_manager.previous_stage_name
+                raise InputError(
+                    str(file),
+                    "no such file",
+                    f"the prediction of {stage} for each training case",
+                    f"Train {stage} first, with the same trainer and plans, in all folds.",
+                )
+
+    def _image_labels(self) -> dict[str, str]:
+        raw = nnUNet_raw.get()
+        if not raw:
+            return {}
+        data = self.preprocessed_dataset_folder
+        cases = set(infer_dataset_class(data).get_identifiers(data))
+        cases |= self.find_unlabelled_images(self.configuration_manager).keys()
+        return read_image_labels(Path(raw, self.plans_manager.dataset_name), cases)
+
+    def _objects(self) -> list[Object]:
+        labels = self.label_manager
+        return list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)

@@ -1,0 +1,39 @@
+"""nnU-Net's trainer with lengths and switches as class attributes: a variant is two lines, without a constructor."""
+
+from __future__ import annotations
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_semcl.files.datasets import check_dataset_json
+from nnunet_semcl.files.plans import resolve_configuration
+from nnunet_semcl.pretraining.interruption import access_error
+
+
+class ClassAttributeTrainer(nnUNetTrainer):
+    """What a subclass says as a class attribute, e.g. `num_epochs = 100`, goes before nnU-Net's own default.
+
+    nnU-Net's constructor sets its defaults on the instance, where they would hide class attributes.
+
+    Raises:
+        InputError: plans or dataset.json that nnU-Net could not read, or a results folder that it cannot write.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        # Before nnU-Net reads them, whose errors name neither file nor key.
+        resolve_configuration(plans, configuration, f"{plans.get('plans_name')}.json")
+        check_dataset_json(dataset_json, "dataset.json")
+        try:
+            super().__init__(plans, configuration, fold, dataset_json, device)
+        except OSError as error:
+            raise access_error(error) from error
+        for name in vars(self):
+            if hasattr(type(self), name):
+                setattr(self, name, getattr(type(self), name))

@@ -1,0 +1,245 @@
+"""nnU-Net's trainer with one phase in front: pretrain, drop what was added, train as always."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch.utils.data import Dataset
+
+from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
+from nnunet_semcl.distributed import barrier
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.cases import has_image
+from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
+from nnunet_semcl.files.datasets import channel_names
+from nnunet_semcl.files.intact_cases import check_cases_are_intact
+from nnunet_semcl.files.json_files import write_json
+from nnunet_semcl.files.training_input import check_cases
+from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
+from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
+from nnunet_semcl.pretraining.settings import MethodSettings
+from nnunet_semcl.pretraining.task import PretrainingTask
+
+PRETRAINED_NAME = "checkpoint_pretrained.pth"
+PREVIOUS_RUN = "previous_run"
+BATCH_SEED = 12345  # nnU-Net's for its splits: what is drawn in pretraining is the same in every run without a seed
+
+
+class PretrainingTrainer(InterruptibleTrainer, ABC):
+    """A method's trainer says what its phases and its settings are; all else is here or nnU-Net's.
+
+    Attributes:
+        phase_names: of all phases that the method may have.
+        Settings: the method's settings.
+        num_pretraining_epochs, num_pretraining_iterations_per_epoch: length of the phase.
+        use_unlabelled: whether unlabelled cases take part.
+    """
+
+    Settings: type[MethodSettings]
+    phase_names: tuple[str, ...] = ("pretraining",)
+    num_pretraining_epochs = 100
+    num_pretraining_iterations_per_epoch = 250
+    use_unlabelled = True
+
+    @abstractmethod
+    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
+        """The phases in their order; what stands between two of them runs when the former one is done."""
+
+    def method_settings(self) -> MethodSettings:
+        return self.Settings.from_plan(self.configuration_manager, self.configuration_name)
+
+    def pretraining_settings(self) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        return self.method_settings().as_dict()
+
+    def check_input(self) -> None:
+        """Tells faults of data, fold and settings by an InputError, before any long work."""
+        data = Path(self.preprocessed_dataset_folder)
+        check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
+        self.pretraining_settings()
+        self.unlabelled_images()
+
+    def initialize(self) -> None:
+        self.check_input()
+        self.seed_everything()
+        super().initialize()
+
+    def run_training(self) -> None:
+        with self.exclusive():
+            if not self.was_initialized:
+                self.initialize()
+            # A checkpoint of nnU-Net's own that --c loaded holds weights that went through pretraining already.
+            if self.current_epoch == 0:
+                self.pretrain()
+                self.seed_everything()
+            super().run_training()
+
+    def pretrain(self) -> None:
+        """Runs the phases, takes them up where they were interrupted, or takes their result where they are done."""
+        if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
+            raise InputError(
+                "plans",
+                f"the network {type(self.planned_network).__name__}",
+                "one with encoder and decoder, as nnU-Net's U-Nets",
+                "Train with -tr nnUNetTrainer.",
+            )
+        self._check_cases_are_intact()
+        folder = Path(self.output_folder)
+        if not self.logger.resume and self.local_rank == 0:
+            self.set_previous_run_aside()
+        barrier()
+        if (folder / PRETRAINED_NAME).is_file():
+            self._load_pretrained(folder / PRETRAINED_NAME)
+            return
+        self._log_settings()
+        phase = None
+        for phase in self.pretraining_phases():
+            interrupted = phase.checkpoint.is_file()
+            barrier()  # before the first process writes it
+            if interrupted:
+                phase.resume()
+                done = phase.records[-1]["epoch"]
+                self.print_to_log_file(f"{phase.name.capitalize()} goes on after epoch {done}: {phase.checkpoint}")
+            phase.run()
+            phase.task.remove_additions()
+        if phase is None:
+            return
+        if not self.disable_checkpointing and self.local_rank == 0:
+            self._save_pretrained(folder / PRETRAINED_NAME, phase.settings)
+            for name in self.phase_names:
+                (folder / checkpoint_name(name)).unlink(missing_ok=True)
+        self.print_to_log_file("Pretraining done.\n")
+
+    def set_previous_run_aside(self) -> None:
+        """Moves a former run's checkpoints away, so that --c finds those of one run, the present one."""
+        folder = Path(self.output_folder)
+        for checkpoint in folder.glob("checkpoint_*.pth"):
+            (folder / PREVIOUS_RUN).mkdir(exist_ok=True)
+            os.replace(checkpoint, folder / PREVIOUS_RUN / checkpoint.name)
+            self.print_to_log_file(f"{checkpoint.name} of a former run: now in {folder / PREVIOUS_RUN}")
+
+    def build_phase(
+        self,
+        name: str,
+        task: PretrainingTask,
+        batches: Dataset,
+        held_out: Dataset | None,
+        epochs: int,
+    ) -> PretrainingPhase:
+        """A phase over the planned network, of num_pretraining_iterations_per_epoch steps an epoch."""
+        settings = {
+            "trainer": type(self).__name__,
+            "epochs": epochs,
+            "iterations": self.num_pretraining_iterations_per_epoch,
+            **self.pretraining_settings(),
+            "seed": self.batch_seed,
+        }
+        self.print_to_log_file(f"\n{name.capitalize()} by {type(task).__name__}:", settings, add_timestamp=False)
+        return PretrainingPhase(
+            name=name,
+            task=task,
+            batches=batches,
+            held_out=held_out,
+            epochs=epochs,
+            iterations_per_epoch=self.num_pretraining_iterations_per_epoch,
+            learning_rate=settings["learning_rate"],
+            weight_decay=settings["weight_decay"],
+            folder=Path(self.output_folder),
+            device=self.device,
+            settings=settings,
+            workers=get_allowed_n_proc_DA(),
+            write_checkpoints=not self.disable_checkpointing,
+            log=self.print_to_log_file,
+            compile=self._do_i_compile(),
+        )
+
+    @property
+    def batch_seed(self) -> int:
+        return BATCH_SEED if self.seed is None else self.seed
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        # nnU-Net's previous stage predicts the data set's own cases alone.
+        return self.use_unlabelled and not self.is_cascaded
+
+    def unlabelled_images(self) -> dict[str, Path]:
+        """Case -> its image without extension, of the unlabelled cases that take part."""
+        return self.find_unlabelled_images(self.configuration_manager) if self.takes_unlabelled else {}
+
+    def find_unlabelled_images(self, configuration: ConfigurationManager) -> dict[str, Path]:
+        """Case -> its image without extension, preprocessed for a configuration: the images that the user gave to
+        `nnunet-semcl unlabelled`, and the fold's own cases with hidden labels.
+
+        Raises:
+            InputError: an image is missing, or was preprocessed by other plans.
+        """
+        dataset = Path(self.preprocessed_dataset_folder_base)
+        given = unlabelled_folder(dataset, self.configuration_manager)
+        check_unlabelled(given, self.plans_manager, self.configuration_manager, self.dataset_json)
+        hidden = hidden_cases(dataset / "splits_final.json", self.fold)
+        images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
+        images |= {case: dataset / configuration.data_identifier / case for case in hidden}
+        missing = [case for case, image in images.items() if not has_image(image)]
+        if missing:
+            raise InputError(
+                str(images[missing[0]]),
+                "no preprocessed image",
+                f"one for each of the {len(images)} unlabelled cases ({len(missing)} are missing)",
+                "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
+            )
+        return images
+
+    def training_images(self) -> dict[str, Path]:
+        """Case -> its image without extension: the fold's labelled cases and the unlabelled ones. No label is opened."""
+        return self._images_of(self.do_split()[0]) | self.unlabelled_images()
+
+    def held_out_images(self) -> dict[str, Path]:
+        """The same of the validation cases; none in fold all, which trains on them."""
+        training, validation = self.do_split()
+        return self._images_of([case for case in validation if case not in set(training)])
+
+    def _images_of(self, cases: list[str]) -> dict[str, Path]:
+        return {case: Path(self.preprocessed_dataset_folder, case) for case in cases}
+
+    def _check_cases_are_intact(self) -> None:
+        channels = len(channel_names(self.dataset_json))
+        labels = [int(label) for label in self.label_manager.all_labels]
+        if self.label_manager.has_ignore_label:
+            labels.append(self.label_manager.ignore_label)
+        labelled = sorted({case for side in self.do_split() for case in side})
+        folder = Path(self.preprocessed_dataset_folder)
+        unlabelled = list(self.unlabelled_images().values())
+        check_cases_are_intact([folder / case for case in labelled], unlabelled, channels, labels)
+
+    def _log_settings(self) -> None:
+        """Into the log with the reason for each, and into the fold's folder."""
+        settings = self.method_settings()
+        told = {name: {"value": value, "reason": settings.reasons[name]} for name, value in settings.as_dict().items()}
+        for name, of in told.items():
+            self.print_to_log_file(f"{name}: {of['value']} ({of['reason']})", add_timestamp=False)
+        if self.local_rank == 0:
+            write_json(told, Path(self.output_folder, f"{settings.section}_settings.json"))
+        labelled, unlabelled = self.do_split()[0], self.unlabelled_images()
+        self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
+
+    def _load_pretrained(self, path: Path) -> None:
+        content = load_safely(path, self.device, {"network_weights"})
+        load_weights(self.planned_network, content["network_weights"], path)
+        self.print_to_log_file(f"Pretraining was done already: weights from {path}")
+
+    def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:
+        save_atomically(
+            {
+                "network_weights": self.planned_network.state_dict(),
+                "trainer_name": type(self).__name__,
+                "init_args": self.my_init_kwargs,
+                "pretraining": settings,
+            },
+            path,
+        )

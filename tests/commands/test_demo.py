@@ -1,0 +1,135 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_semcl.commands import demo
+from nnunet_semcl.commands.demo_trainers import SemCLTrainerDemo, nnUNetTrainerDemo
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
+
+
+@pytest.fixture
+def no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo stops where its first command would run."""
+
+    def stop(*_: object) -> None:
+        raise InputError("a command", "the test", "none", "")
+
+    monkeypatch.setattr(demo, "run_logged", stop)
+
+
+def test_a_failing_command_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "failing.log"
+    script = "import sys; [print('line', i) for i in range(50)]; sys.exit('what went wrong')"
+    with pytest.raises(InputError) as error:
+        demo.run_logged([sys.executable, "-c", script], log, dict(os.environ))
+    message = str(error.value)
+    assert "found exit code 1, expected 0" in message
+    assert str(log) in message
+    assert "what went wrong" in message and "line 49" in message and "line 31" in message
+    assert "line 30\n" not in message, "20 lines, not more"
+    assert len(log.read_text().splitlines()) == 51
+
+
+def test_a_command_runs_beside_its_log_in_the_given_environment(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "good.log"
+    script = "import os; print(os.getcwd()); print(os.environ['nnUNet_raw'])"
+    demo.run_logged([sys.executable, "-c", script], log, os.environ | {"nnUNet_raw": "here"})
+    assert log.read_text().split() == [str(log.parent), "here"]
+
+
+def test_a_missing_command_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nnUNetv2_nonsense: found no such command"):
+        demo.run_logged(["nnUNetv2_nonsense"], tmp_path / "log", dict(os.environ))
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path, no_commands: None) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    with pytest.raises(InputError, match="files that no demo left"):
+        demo.run_demo(tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["precious.txt"]
+    with pytest.raises(InputError, match="found a file"):
+        demo.run_demo(precious)
+    assert precious.read_text() == "mine"
+
+
+def test_a_former_demo_is_removed_and_an_empty_folder_taken(
+    tmp_path: Path, no_commands: None, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        with pytest.raises(InputError, match="a command"):
+            demo.run_demo(tmp_path / "empty")
+        left = {f.name for f in (tmp_path / "empty").iterdir()}
+        assert left == {demo.MARKER, "nnUNet_raw"}
+        (tmp_path / "empty" / "dice.txt").touch()  # gone again in the second round
+    assert "[1/8] Drawing a phantom data set ..." in capsys.readouterr().out
+
+
+def test_failure_is_seen_on_the_step(tmp_path: Path, no_commands: None, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError):
+        demo.run_demo(tmp_path / "demo")
+    assert capsys.readouterr().out.splitlines()[-1] == "[2/8] Planning and preprocessing ... failed"
+
+
+def test_environment_keeps_what_the_user_set_for_speed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_raw", "/elsewhere")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "7")
+    monkeypatch.setenv("nnUNet_extTrainer", "/my/trainers")
+    monkeypatch.delenv("nnUNet_def_n_proc", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    on_cpu, on_gpu = demo._environment(tmp_path, "cpu"), demo._environment(tmp_path, "cuda")
+    assert on_cpu["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
+    assert on_cpu["nnUNet_n_proc_DA"] == "7"
+    assert on_cpu["nnUNet_def_n_proc"] == "1"
+    first, second = on_cpu["nnUNet_extTrainer"].split(os.pathsep)
+    assert first == "/my/trainers" and (Path(second) / "DemoTrainers.py").is_file()
+    assert "OMP_WAIT_POLICY" in on_cpu and "OMP_WAIT_POLICY" not in on_gpu
+    assert os.environ["nnUNet_raw"] == "/elsewhere"
+
+
+def test_all_steps_are_counted(tmp_path: Path) -> None:
+    assert len(list(demo._commands(tmp_path, tmp_path / "data", "cpu"))) == demo.STEPS - 2
+
+
+@pytest.fixture
+def trainers(folders: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, nnUNetTrainer]:
+    monkeypatch.setenv("nnUNet_extTrainer", demo._environment(Path(), "cpu")["nnUNet_extTrainer"])
+    return {
+        name: get_trainer_from_args("999", "2d", 0, name, "nnUNetTinyPlans", device=torch.device("cpu"))
+        for name in demo.TRAINERS
+    }
+
+
+def test_both_trainers_take_the_same_number_of_steps(trainers: dict[str, nnUNetTrainer]) -> None:
+    stock, semcl = trainers["nnUNetTrainerDemo"], trainers["SemCLTrainerDemo"]
+    pretraining = semcl.num_pretraining_epochs * semcl.num_pretraining_iterations_per_epoch
+    assert pretraining > 0
+    assert (
+        semcl.num_epochs * semcl.num_iterations_per_epoch + pretraining
+        == stock.num_epochs * stock.num_iterations_per_epoch
+    )
+    differing = {key for key in vars(stock) if str(getattr(stock, key)) != str(getattr(semcl, key))}
+    assert "initial_lr" not in differing and "num_epochs" in differing
+
+
+def test_both_trainers_train_alike(trainers: dict[str, nnUNetTrainer]) -> None:
+    for trainer in trainers.values():
+        trainer.initialize()
+        assert isinstance(trainer.optimizer, torch.optim.AdamW)
+        assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[-1] is None
+        assert trainer.inference_allowed_mirroring_axes is None
+
+
+def test_nnunet_finds_the_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", demo._environment(Path(), "cpu")["nnUNet_extTrainer"])
+    assert recursive_find_trainer_class_by_name("nnUNetTrainerDemo") is nnUNetTrainerDemo
+    assert recursive_find_trainer_class_by_name("SemCLTrainerDemo") is SemCLTrainerDemo
+    assert issubclass(SemCLTrainerDemo, SemCLTrainer) and issubclass(SemCLTrainerDemo, nnUNetTrainerDemo)

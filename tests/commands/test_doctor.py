@@ -1,0 +1,156 @@
+"""The doctor, made ill by its surroundings: every fault comes with the line that mends it."""
+
+import importlib.metadata
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_semcl.commands import doctor
+from nnunet_semcl.commands.path import trainer_path
+
+
+@pytest.fixture
+def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
+    return tmp_path
+
+
+def faults(check: Iterator[doctor.Finding]) -> list[doctor.Finding]:
+    return [finding for finding in check if finding.kind == "fault"]
+
+
+def test_nothing_to_mend(healthy: Path, capsys: pytest.CaptureFixture):
+    assert doctor.run_doctor() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("ok     SemCLTrainer: found") for line in lines)
+    assert any(line.startswith("ok     nnUNet_results=") for line in lines)
+    assert lines[-1] == "Nothing stands in the way of a training."
+    assert all(line.startswith(("ok ", "note ")) for line in lines[:-2])  # no chatter of nnU-Net's search
+
+
+def test_one_line_mends_trainers_that_are_not_found(
+    healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.delenv("nnUNet_extTrainer")
+    assert doctor.run_doctor() == 1
+    report = capsys.readouterr().out
+    assert "fault  nnUNet_extTrainer is not set: nnU-Net does not find " in report
+    assert 'mend it: export nnUNet_extTrainer="$(nnunet-semcl path)"\n\n1 fault\n' in report
+    assert all(name in report for name in doctor.trainer_classes())
+
+
+def other_folder_first(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Puts a user's own trainer folder before the package's; of the latter, only SemCLTrainer is looked for."""
+    semcl_trainer = doctor.trainer_classes()["SemCLTrainer"]
+    monkeypatch.setattr(doctor, "trainer_classes", lambda: {"SemCLTrainer": semcl_trainer})
+    folder = folder / "my_trainers"
+    folder.mkdir()
+    (folder / "MyTrainer.py").write_text(code)
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path(str(folder)))
+
+
+BASE = "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+
+
+def test_a_trainer_defined_in_the_folder_cannot_be_pickled(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+    other_folder_first(healthy, monkeypatch, BASE + "class SemCLTrainer(nnUNetTrainer): pass\n")
+    (fault,) = faults(doctor.check_trainers())
+    assert fault.text.startswith("SemCLTrainer: a new class in each search")
+    assert "only import it" in fault.mend
+
+
+def test_a_folder_without_the_trainers_is_named(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+    other_folder_first(healthy, monkeypatch, "")
+    monkeypatch.setenv("nnUNet_extTrainer", str(healthy / "my_trainers"))
+    (fault,) = faults(doctor.check_trainers())
+    assert fault.text == f"nnUNet_extTrainer is {healthy / 'my_trainers'}: nnU-Net does not find SemCLTrainer"
+
+
+def test_another_trainer_of_the_same_name_comes_first(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+    other_folder_first(healthy, monkeypatch, BASE + "SemCLTrainer = nnUNetTrainer\n")
+    (fault,) = faults(doctor.check_trainers())
+    assert "finds another trainer of that name, of nnunetv2.training.nnUNetTrainer" in fault.text
+    assert fault.mend.endswith('unset nnUNet_extTrainer; export nnUNet_extTrainer="$(nnunet-semcl path)"')
+
+
+def test_a_broken_file_in_a_users_folder_breaks_the_search(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+    other_folder_first(healthy, monkeypatch, "import no_such_library\n")
+    (fault,) = faults(doctor.check_trainers())
+    assert "breaks off" in fault.text and "no_such_library" in fault.text
+
+
+def test_every_trainer_of_the_folder_is_looked_at():
+    names = doctor.trainer_classes()
+    assert "SemCLTrainer" in names and "nnUNetTrainer" not in names
+    assert all(name == trainer.__name__ for name, trainer in names.items())
+
+
+def test_folders_unset_missing_or_of_no_use(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("nnUNet_raw")
+    monkeypatch.setenv("nnUNet_preprocessed", str(healthy / "none"))
+    (healthy / "file").touch()
+    monkeypatch.setenv("nnUNet_results", str(healthy / "file"))
+    raw, preprocessed, results = faults(doctor.check_folders())
+    assert raw == doctor.Finding("fault", "nnUNet_raw is not set", "export nnUNet_raw=/path/to/nnUNet_raw")
+    assert preprocessed.mend.startswith(f'mkdir -p "{healthy / "none"}"')
+    assert results.text.endswith("is no folder")
+    assert "set nnUNet_results to" in results.mend
+
+
+def test_folders_must_be_writable_but_the_raw_one_only_readable(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+    def read_only(dir: str) -> None:
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", read_only)
+    preprocessed, results = faults(doctor.check_folders())
+    assert "Permission denied" in preprocessed.text and "Permission denied" in results.text
+    assert preprocessed.mend.startswith(f'chmod u+rwx "{healthy / "nnUNet_preprocessed"}"')
+
+
+def test_looking_at_the_folders_leaves_nothing_behind(healthy: Path):
+    assert not faults(doctor.check_folders())
+    assert not any(files for _, _, files in os.walk(healthy))
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [("2.8.1", "ok"), ("2.8.12", "ok"), ("2.6.2", "fault"), ("2.80.0", "fault")]
+)
+def test_version_of_nnunet(monkeypatch: pytest.MonkeyPatch, version: str, kind: str):
+    monkeypatch.setattr(importlib.metadata, "version", {"nnunetv2": version}.__getitem__)
+    (finding,) = doctor.check_nnunet()
+    assert (finding.kind, version in finding.text) == (kind, True)
+    assert finding.mend == ('pip install "nnunetv2>=2.8,<2.9"' if kind == "fault" else "")
+
+
+def test_nnunet_is_not_installed(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    (fault,) = faults(doctor.check_nnunet())
+    assert fault.text == "nnU-Net is not installed"
+
+
+def test_python_too_old(monkeypatch: pytest.MonkeyPatch):
+    assert not faults(doctor.check_python())
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 18))
+    (fault,) = faults(doctor.check_python())
+    assert "3.9.18" in fault.text
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "kind", "device"),
+    [(True, False, "ok", "-device cuda"), (False, True, "ok", "-device mps"), (False, False, "note", "-device cpu")],
+)
+def test_the_device_is_never_a_fault(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, kind: str, device: str):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    _, finding = doctor.check_torch()
+    assert finding.kind == kind and device in finding.text

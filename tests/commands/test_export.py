@@ -1,0 +1,202 @@
+"""Models that need no plugin, proved by their logits; and every way to be refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+from nnunet_semcl.cli import main
+from nnunet_semcl.commands.export import KEYS, WITHOUT_PLUGIN, export_model
+from nnunet_semcl.errors import InputError
+
+FOLDER = "SemCLTrainerShort__nnUNetTinyPlans__2d"
+
+
+def save_model(make_trainer, folds: tuple[int | str, ...] = (0,), trainer: str = "SemCLTrainerShort") -> Path:
+    """What nnU-Net leaves of trained folds; untrained weights are as good for this."""
+    for fold in folds:
+        made = make_trainer(trainer, fold=fold)
+        made.initialize()
+        made.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # sets the mirroring of predictions
+        made.save_checkpoint(f"{made.output_folder}/checkpoint_final.pth")
+    model = Path(made.output_folder_base)
+    (model / "plans.json").write_text(json.dumps(made.plans_manager.plans))
+    (model / "dataset.json").write_text(json.dumps(made.dataset_json))
+    return model
+
+
+def export(output: Path, *further: str, trainer: str = "SemCLTrainerShort") -> int:
+    options = ["-d", "999", "-c", "2d", "-tr", trainer, "-p", "nnUNetTinyPlans", "-o", str(output)]
+    return main(["export", *options, *further])
+
+
+def set_sections(folders) -> None:
+    file = folders.preprocessed / "nnUNetTinyPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d"] |= {"semcl": {"temperature": 0.2}, "ideal": {"temperature": 0.3}}
+    file.write_text(json.dumps(plans))
+
+
+def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_trainer, capfd):
+    set_sections(folders)
+    model = save_model(make_trainer, folds=(0, "all"))
+    shutil.copyfile(folders.preprocessed / "dataset_fingerprint.json", model / "dataset_fingerprint.json")
+    before = {file: file.read_bytes() for file in model.rglob("*") if file.is_file()}
+    capfd.readouterr()
+    output = folders.root / "new" / "model"
+    image = folders.raw / "imagesTs" / "phantom_test_000_0000.nii.gz"
+    assert export(output, "-f", "0", "all", "-i", str(image)) == 0
+
+    told = capfd.readouterr().out.splitlines()
+    same = "logits (9 x 24 x 40 x 48) without the plugin are those with it, bit for bit"
+    assert [line for line in told if "logits" in line] == [f"fold_0: {same}", f"fold_all: {same}"]
+    assert told[-1].startswith(f"nnUNetv2_predict_from_modelfolder -m {output} -f 0 all -chk checkpoint_final.pth")
+    files = {str(file.relative_to(output)) for file in output.rglob("*") if file.is_file()}
+    checkpoints = {"fold_0/checkpoint_final.pth", "fold_all/checkpoint_final.pth"}
+    assert files == {"plans.json", "dataset.json", "dataset_fingerprint.json"} | checkpoints
+    assert list(output.parent.iterdir()) == [output]
+    assert all(file.read_bytes() == content for file, content in before.items())
+    for name in ("dataset.json", "dataset_fingerprint.json"):
+        assert (output / name).read_bytes() == (model / name).read_bytes()
+
+    for name in checkpoints:
+        written = torch.load(output / name, weights_only=True)  # no class of anybody's
+        original = torch.load(model / name, weights_only=False)
+        assert written.keys() == KEYS
+        assert written["trainer_name"] == "nnUNetTrainer"
+        assert written["inference_allowed_mirroring_axes"] == (0, 1)
+        assert written["init_args"].keys() == original["init_args"].keys()
+        assert written["init_args"]["plans"] == json.loads((output / "plans.json").read_text())
+        weights = original["network_weights"]
+        assert list(written["network_weights"]) == list(weights)
+        assert all(torch.equal(value, weights[key]) for key, value in written["network_weights"].items())
+    fresh = make_trainer("nnUNetTrainerShort")
+    fresh.initialize()
+    load_pretrained_weights(fresh.network, str(output / "fold_0" / "checkpoint_final.pth"))  # -pretrained_weights
+    exported = torch.load(output / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+    loaded = {key: value for key, value in fresh.network.state_dict().items() if ".seg_layers." not in key}
+    assert loaded and all(torch.equal(value, exported[key]) for key, value in loaded.items())
+    for file in files:
+        content = (output / file).read_bytes()
+        assert not [word for word in (b"nnunet_semcl", b"SemCLTrainer", b"temperature") if word in content], file
+    plans = json.loads((model / "plans.json").read_text())
+    del plans["nnunet_semcl_plan"], plans["configurations"]["2d"]["semcl"], plans["configurations"]["2d"]["ideal"]
+    assert json.loads((output / "plans.json").read_text()) == plans
+
+
+@pytest.mark.parametrize("line", ("import nnunet_semcl", "from nnunet_semcl.methods.semcl.trainer import SemCLTrainer"))
+def test_the_plugin_cannot_be_imported_where_the_proof_is_done(tmp_path, line):
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nprint(sys.argv[1:])\n{line}\n")
+    result = subprocess.run([sys.executable, "-c", WITHOUT_PLUGIN, script, "a"], capture_output=True, text=True)
+    assert result.returncode == 1 and result.stdout == "['a']\n"
+    assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")
+
+
+def test_another_network_under_the_same_keys_is_not_exported(folders, make_trainer, tmp_path, monkeypatch, capfd):
+    trainers = tmp_path / "trainers"
+    trainers.mkdir()
+    (trainers / "own_trainers.py").write_text(OWN_TRAINERS)
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers))
+    save_model(make_trainer, trainer="SemCLTrainerSine")
+    output = tmp_path / "new" / "model"
+    assert export(output, "-f", "0", trainer="SemCLTrainerSine") == 1
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert "fold_0/checkpoint_final.pth: found other logits without the plugin, expected those with it" in told
+    assert not list(output.parent.iterdir())
+
+
+OWN_TRAINERS = '''
+from copy import deepcopy
+from torch import nn
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return x.sin()
+
+
+class SemCLTrainerSine(SemCLTrainer):
+    """The planned layers with another nonlinearity: the same keys and shapes."""
+
+    @staticmethod
+    def build_network_architecture(plans_manager, configuration_manager, *args, **kwargs):
+        network = SemCLTrainer.build_network_architecture(plans_manager, configuration_manager, *args, **kwargs)
+        for module in list(network.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.LeakyReLU):
+                    setattr(module, name, Sine())
+        return network
+'''
+
+
+def refused(output: Path, message: str, folds: list[str] | None = None, image: list[Path] | None = None, **named: str):
+    values = {"d": "999", "c": "2d", "tr": "SemCLTrainerShort", "p": "nnUNetTinyPlans", "chk": "checkpoint_final.pth"}
+    values |= named
+    with pytest.raises(InputError, match=message):
+        export_model(
+            values["d"], values["c"], values["tr"], values["p"], folds or ["0"], values["chk"], output, image or []
+        )
+
+
+def test_models_that_are_not_there(folders, make_trainer, monkeypatch):
+    output = folders.root / "new" / "model"
+    refused(output, "no data sets for '999', expected one of: none yet.*nnUNetv2_train")
+    model = save_model(make_trainer, folds=(0, 1))
+    refused(output, "no data sets for '998', expected one of: Dataset999_Phantom", d="998")
+    for what, name in (("tr", "SemCLTrainerLong"), ("p", "nnUNetPlans"), ("c", "3d_fullres")):
+        refused(output, rf"{name}.*: found no such model, expected one of .*: {FOLDER}\.", **{what: name})
+    refused(output, r"fold_3: found no such folder, expected one in each of .* 0 3 \(there are: 0 1\)", ["0", "3"])
+    (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_latest.pth")
+    refused(output, r"fold_1: found no checkpoint_final\.pth, .*there are: 0\)\. .*--c goes on", ["0", "1"])
+    (model / "plans.json").unlink()
+    refused(output, r"plans\.json: found no such file")
+    monkeypatch.delenv("nnUNet_results")
+    refused(output, "nnUNet_results: found nothing, .*export nnUNet_results=")
+    assert not output.parent.exists()
+
+
+def test_folds_that_do_not_belong_together(folders, make_trainer):
+    model = save_model(make_trainer, folds=(0, 1))
+    file = model / "fold_1" / "checkpoint_final.pth"
+    output = folders.root / "new" / "model"
+    content = torch.load(file, weights_only=False)
+    plans = content["init_args"]["plans"]
+    other = {**plans["configurations"]["2d"], "patch_size": [16, 16]}
+    other_plans = {**plans, "configurations": {**plans["configurations"], "2d": other}}
+    for key, value, message in (
+        ("trainer_name", "nnUNetTrainer", "trainer: found nnUNetTrainer, expected SemCLTrainerShort"),
+        ("inference_allowed_mirroring_axes", None, r"mirroring axes: found None, expected \(0, 1\)"),
+        ("init_args", {**content["init_args"], "plans": other_plans}, r"patch_size: found \[16, 16\], expected \["),
+        ("init_args", {**content["init_args"], "configuration": "3d_fullres"}, "configuration: found 3d_fullres"),
+    ):
+        torch.save({**content, key: value}, file)
+        refused(output, rf"fold_1/checkpoint_final\.pth, {message}", ["0", "1"])
+    file.write_bytes(file.read_bytes()[:1000])
+    refused(output, r"fold_1/checkpoint_final\.pth: found an unreadable file", ["0", "1"])
+    assert not list(output.parent.iterdir())
+
+
+def test_what_is_there_stays_and_images_have_to_fit(folders, make_trainer, tmp_path):
+    save_model(make_trainer)
+    output = tmp_path / "model"
+    output.mkdir()
+    refused(output, "model: found a file or folder, expected a new one")
+    assert not list(output.iterdir())
+    output.rmdir()
+    image = folders.raw / "imagesTs" / "phantom_test_000_0000.nii.gz"
+    refused(output, "-i: found 2 files, expected 1, one for each channel", image=[image, image])
+    refused(output, "-i .*absent.nii.gz: found no such file", image=[tmp_path / "absent.nii.gz"])
+    refused(output, r"found another kind of file, expected an image in \.nii\.gz", image=[folders.raw / "dataset.json"])
+    broken = tmp_path / "broken_0000.nii.gz"
+    broken.write_bytes(b"no image")
+    refused(output, "an image that nnU-Net with the plugin fails on", image=[broken])
+    assert not output.exists()

@@ -1,0 +1,118 @@
+"""nnU-Net's own commands with our trainers, from training to prediction, killed and continued."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import SimpleITK as sitk
+import torch
+
+from nnunet_semcl.commands.path import trainer_path
+
+ID = 999
+
+
+def test_train_predict_and_hand_over_to_stock_nnunet(folders):
+    trained = folders.run(f"nnUNetv2_train {ID} 2d 0 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu")
+    assert trained.returncode == 0, trained.stdout
+    fold = folders.fold("SemCLTrainerShort", "2d")
+    for name in ("checkpoint_final.pth", "checkpoint_pretrained.pth", "pretraining_log.jsonl", "pretraining.png",
+                 "progress.png", "validation/summary.json"):  # fmt: skip
+        assert (fold / name).is_file(), name
+    assert not (fold / "checkpoint_pretraining.pth").exists()
+    assert "Pretraining epoch 2 of 2" in trained.stdout
+    assert trained.stdout.index("Pretraining done") < trained.stdout.index("Epoch 0")
+
+    stock = folders.run(
+        f"nnUNetv2_train {ID} 2d 0 -tr nnUNetTrainerShort -p nnUNetTinyPlans -device cpu "
+        f"-pretrained_weights {fold / 'checkpoint_pretrained.pth'}"
+    )
+    assert stock.returncode == 0, stock.stdout
+    assert "Loading pretrained weights" in stock.stdout
+
+    output = folders.root / "predicted"
+    predicted = folders.run(
+        f"nnUNetv2_predict -d {ID} -c 2d -f 0 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu "
+        f"-i {folders.raw / 'imagesTs'} -o {output} -npp 0 -nps 0"
+    )
+    assert predicted.returncode == 0, predicted.stdout
+    image = sitk.ReadImage(str(output / "phantom_test_000.nii.gz"))
+    truth = sitk.ReadImage(str(folders.raw / "labelsTs" / "phantom_test_000.nii.gz"))
+    assert image.GetSize() == truth.GetSize()
+
+    # exported, and without any trainers of ours
+    model, stock_output = folders.root / "model", folders.root / "predicted_by_stock"
+    exported = folders.run(
+        f"nnunet-semcl export -d {ID} -c 2d -tr SemCLTrainerShort -p nnUNetTinyPlans -f 0 -o {model}"
+    )
+    assert exported.returncode == 0, exported.stdout
+    assert "without the plugin are those with it, bit for bit" in exported.stdout
+    del folders.environment["nnUNet_extTrainer"]
+    predicted = folders.run(
+        f"nnUNetv2_predict_from_modelfolder -m {model} -f 0 -device cpu -i {folders.raw / 'imagesTs'} "
+        f"-o {stock_output} -npp 1 -nps 1"
+    )
+    assert predicted.returncode == 0, predicted.stdout
+    (name,) = (file.name for file in output.glob("*.nii.gz"))
+    assert (stock_output / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_3d_through_nnunet_semcl(folders):
+    folders.environment["nnUNet_n_proc_DA"] = "1"  # with workers, as users have them
+    result = folders.run(f"nnunet-semcl train {ID} 3d_fullres 1 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu")
+    assert result.returncode == 0, result.stdout
+    assert "Mean Validation Dice" in result.stdout
+
+
+def test_killed_in_pretraining_and_continued(folders, make_trainer):
+    command = f"nnUNetv2_train {ID} 2d 0 -tr SemCLTrainerManyEpochs -p nnUNetTinyPlans -device cpu"
+    fold = folders.fold("SemCLTrainerManyEpochs", "2d")
+    process = folders.start(command)
+    log = fold / "pretraining_log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 4):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    done = torch.load(fold / "checkpoint_pretraining.pth", weights_only=True)["records"][-1]["epoch"]
+    assert 3 <= done < 8
+
+    continued = folders.run(command + " --c")
+    assert continued.returncode == 0, continued.stdout
+    assert f"Pretraining goes on after epoch {done}" in continued.stdout
+    assert f"Pretraining epoch {done} of" not in continued.stdout
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == list(range(9))
+    assert (fold / "checkpoint_final.pth").is_file()
+    interrupted = torch.load(fold / "checkpoint_pretrained.pth", weights_only=True)["network_weights"]
+
+    whole = make_trainer("SemCLTrainerManyEpochs")  # from the start, without --c
+    whole.initialize()
+    whole.pretrain()
+    now = whole.network.state_dict()
+    differing = {k: (now[k] - v).abs().max().item() for k, v in interrupted.items() if not torch.equal(now[k], v)}
+    assert not differing
+
+
+def test_the_installed_trainers_are_found_by_nnunet(folders):
+    folders.environment["nnUNet_extTrainer"] = trainer_path(None)
+    result = folders.run("nnunet-semcl doctor")
+    assert result.returncode == 0, result.stdout
+    for name in ("SemCLTrainer", "SemCLTrainer_5epochs", "SemCLTrainer_100epochs", "SemCLTrainer_250epochs"):
+        assert f"{name}: found, picklable, the same class each time" in result.stdout
+
+
+def test_bad_input_ends_in_one_clear_line(folders):
+    for command, message in (
+        ("nnunet-semcl train 998 2d 0 -tr SemCLTrainer -device cpu", "no data sets for '998'"),
+        (f"nnunet-semcl train {ID} 2d 0 -tr SemCLTrainer -p Other -device cpu", "Other.json: found no such plans"),
+        (f"nnunet-semcl train {ID} 4d 0 -tr SemCLTrainer -device cpu", "no configuration '4d'"),
+    ):
+        result = folders.run(command)
+        assert result.returncode == 1
+        assert message in result.stdout and "Traceback" not in result.stdout, result.stdout
+        assert not list((folders.root / "results").iterdir())

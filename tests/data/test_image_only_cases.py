@@ -1,0 +1,29 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+
+from nnunet_semcl.data.image_only_cases import ImageOnlyCases
+
+
+def cases(tmp_path: Path, ignore: bool) -> tuple[ImageOnlyCases, SimpleNamespace]:
+    np.savez(tmp_path / "a.npz", data=np.random.default_rng(0).random((2, 5, 20, 24), dtype=np.float32))
+    (tmp_path / "a.pkl").write_bytes(b"garbage")
+    (tmp_path / "a_seg.b2nd").write_bytes(b"garbage")
+    labels = SimpleNamespace(has_ignore_label=ignore, all_labels=[1, 2])
+    return ImageOnlyCases({"a": tmp_path / "a"}, labels), labels
+
+
+def test_nnunets_loader_draws_from_them_and_nothing_but_the_image_is_opened(tmp_path):
+    for ignore in (False, True):
+        data, labels = cases(tmp_path, ignore)
+        image, segmentation, previous, properties = data.load_case("a")
+        assert image.shape == (2, 5, 20, 24) and segmentation.shape == (1, 5, 20, 24) and not segmentation.any()
+        assert previous is None
+        loader = nnUNetDataLoader(data, 3, [16, 16], [16, 16], labels, probabilistic_oversampling=True)
+        batch = loader.generate_train_batch()
+        assert batch["data"].shape == (3, 2, 16, 16) and (batch["target"] <= 0).all()
+        assert bool(properties["class_locations"]) == ignore
+        for places in properties["class_locations"].values():
+            assert places.shape[1] == 4 and (places[:, 1:] < (5, 20, 24)).all()

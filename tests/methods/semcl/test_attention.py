@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.cases import BACKGROUND, CENTRES_PER_CASE, UNKNOWN, labels_of
+from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
+
+
+class Cases:
+    """Cases in memory with nnU-Net's interface of a data set."""
+
+    source_folder = "preprocessed"
+
+    def __init__(self, segmentations: dict[str, np.ndarray], objects=(1, 2, (1, 2))) -> None:
+        self.identifiers = list(segmentations)
+        self.segmentations = segmentations
+        self.objects = objects
+
+    def load_case(self, case: str):
+        segmentation = self.segmentations[case][None]
+        locations = {o: np.argwhere(np.isin(segmentation, o)) for o in self.objects}
+        return (
+            np.arange(segmentation.size).reshape(segmentation.shape),
+            segmentation,
+            None,
+            {"class_locations": locations},
+        )
+
+
+def volume(**boxes: tuple[int, int]) -> np.ndarray:
+    segmentation = np.zeros((6, 20, 20), np.int16)
+    for name, (start, end) in boxes.items():
+        segmentation[:, start:end] = int(name[1:])
+    return segmentation
+
+
+def test_centres_lie_in_their_object_and_are_bounded():
+    cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12)), "b": volume(o2=(3, 4))})
+    attention = Attention(cases, [1, 2])
+    assert set(attention.centres[1]) == {"a"} and set(attention.centres[2]) == {"a", "b"}
+    for o, by_case in attention.centres.items():
+        for case, centres in by_case.items():
+            assert 0 < len(centres) <= CENTRES_PER_CASE
+            assert (cases.segmentations[case][tuple(centres.T)] == o).all()
+
+
+def test_a_cut_holds_image_and_segmentation_of_the_same_place():
+    cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12))})
+    attention = Attention(cases, [1, 2])
+    image, segmentation = attention.cut("a", [[-1, 2], [8, 14], [17, 25]])
+    assert image.shape == segmentation.shape == (1, 3, 6, 8)
+    assert image.dtype == np.float32 and segmentation.dtype == np.int16
+    expected = np.full((3, 6, 8), UNKNOWN)
+    expected[1:, :, :3] = np.array([1, 1, 2, 2, 0, 0])[:, None]
+    assert (segmentation[0] == expected).all()
+    assert image[0, 1, 0, 0] == 8 * 20 + 17 and not image[0, 0].any() and not image[0, :, :, 3:].any()
+
+
+def test_regions_are_objects():
+    cases = Cases({"a": volume(o1=(0, 4), o2=(4, 6))})
+    attention = Attention(cases, [(1, 2), 2])
+    assert len(attention.centres[1, 2]["a"]) > len(attention.centres[2]["a"]) > 0
+    assert labels_of((1, 2)) == (1, 2) and labels_of(2) == (2,)
+
+
+def test_the_background_is_an_object_beside_a_single_one():
+    segmentation = volume(o1=(0, 4))
+    segmentation[:, 15:] = -1  # cropped away by nnU-Net: no background
+    cases = Cases({"a": segmentation}, objects=(1,))
+    assert objects_to_contrast(cases, [1]) == objects_to_contrast(cases, [1, 2]) == [1, BACKGROUND]
+    centres = Attention(cases, [1, BACKGROUND]).centres[BACKGROUND]["a"]
+    assert (segmentation[tuple(centres.T)] == 0).all()
+
+
+def test_objects_that_occur_are_contrasted():
+    cases = Cases({"a": volume(o1=(0, 4)), "b": volume(o2=(0, 4))}, objects=(1, 2, 3))
+    assert objects_to_contrast(cases, [1, 2, 3]) == [1, 2]
+
+
+def test_no_object_at_all_and_no_class_locations_are_told():
+    with pytest.raises(
+        InputError, match=r"preprocessed: found no voxel of any object in the 1 training cases.*\[1, 2\]"
+    ):
+        objects_to_contrast(Cases({"a": volume()}), [1, 2])
+    cases = Cases({"a": volume(o1=(0, 4))})
+    cases.load_case = lambda case: (None, None, None, {"spacing": 1})
+    with pytest.raises(
+        InputError, match=r"preprocessed/a\.pkl: found no class_locations.*nnUNetv2_plan_and_preprocess"
+    ):
+        Attention(cases, [1])

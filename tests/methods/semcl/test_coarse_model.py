@@ -1,0 +1,87 @@
+"""A coarse model that the user names: any configuration of the same data set and fold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+import torch
+
+from nnunet_semcl.cli import main
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.methods.semcl import trainer as semcl_trainer
+from nnunet_semcl.methods.semcl.coarse_model import named_model
+
+FOLD = 5
+
+
+@pytest.fixture
+def model(make_trainer) -> Path:
+    """What nnU-Net leaves of a 3d_fullres model of the fold; untrained, its masks are as good for this."""
+    assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
+    trainer = make_trainer("nnUNetTrainerShort", "3d_fullres", FOLD)
+    trainer.initialize()
+    folder = Path(trainer.output_folder_base)
+    (folder / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
+    (folder / "dataset.json").write_text(json.dumps(trainer.dataset_json))
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    return folder
+
+
+def name_it(folders, model: Path) -> None:
+    path = folders.preprocessed / "nnUNetTinyPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["2d"]["semcl"] = {"coarse_model": str(model)}
+    path.write_text(json.dumps(plans))
+
+
+def test_its_predictions_are_the_attention_in_another_configuration(folders, make_trainer, model, monkeypatch):
+    monkeypatch.setattr(semcl_trainer, "single_component_objects", lambda cases, objects: [])  # nothing is taken away
+    name_it(folders, model)
+    trainer = make_trainer(fold=FOLD)
+    trainer.initialize()
+    trainer.pretrain()
+    fold = Path(trainer.output_folder)
+    assert not (fold / "coarse_log.jsonl").exists()  # no coarse training of our own
+    masks = sorted(path for path in (fold / "coarse_attention").glob("*.b2nd") if not path.stem.endswith("_seg"))
+    assert len(masks) == 2
+    for mask in masks:
+        soft = blosc2.open(str(mask))[:]
+        image = blosc2.open(str(folders.preprocessed / "nnUNetPlans_2d" / mask.name))
+        assert soft.shape == (9, *image.shape[1:])
+        np.testing.assert_allclose(soft.sum(0), 255, atol=5)  # probabilities, to a 255th each
+
+    # Where both grids are the same, it is what nnU-Net predicts with the model.
+    predictor = named_model(model, trainer)
+    volume = blosc2.open(str(folders.preprocessed / "nnUNetPlans_3d_fullres" / masks[0].name))[:]
+    predictor.network.decoder.deep_supervision = False
+    logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(volume)).float()
+    expected = logits.softmax(0).numpy()
+    assert expected.shape[1:] == soft.shape[1:]
+    np.testing.assert_allclose(blosc2.open(str(masks[0]))[:] / 255, expected, atol=0.02)
+
+
+def test_what_is_wrong_with_it_is_told_at_the_start(folders, make_trainer, model):
+    name_it(folders, folders.root / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere: found no plans\.json, dataset\.json, fold_5/checkpoint_final\.pth"):
+        make_trainer(fold=FOLD).initialize()
+    name_it(folders, model)
+    dataset = json.loads((model / "dataset.json").read_text())
+    (model / "dataset.json").write_text(json.dumps(dataset | {"labels": {"background": 0, "other": 1}}))
+    with pytest.raises(InputError, match=r"found the labels.*'other': 1.*Name a model of this data set"):
+        make_trainer(fold=FOLD).initialize()
+    plans = json.loads((model / "plans.json").read_text())
+    (model / "plans.json").write_text(json.dumps(plans | {"dataset_name": "Dataset001_Other"}))
+    with pytest.raises(InputError, match="found the data set Dataset001_Other, expected Dataset999_Phantom"):
+        make_trainer(fold=FOLD).initialize()
+
+
+def test_cases_that_its_configuration_lacks_are_named(folders, make_trainer, model):
+    name_it(folders, model)
+    case = json.loads((folders.preprocessed / "splits_final.json").read_text())[FOLD]["unlabelled"][0]
+    (folders.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd").unlink()
+    with pytest.raises(InputError, match=rf"3d_fullres/{case}: found no preprocessed image.*1 are missing"):
+        make_trainer(fold=FOLD).initialize()

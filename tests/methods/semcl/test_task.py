@@ -1,0 +1,146 @@
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import nn
+
+from nnunet_semcl.methods.semcl.task import CONTRAST_WEIGHT, SemCLTask, mask_second_views, separation
+from nnunet_semcl.networks.projection_head import attention_pool
+
+
+class FinestLevel(nn.CrossEntropyLoss):
+    """In place of nnU-Net's loss: that of the first of its levels."""
+
+    def forward(self, output: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        return super().forward(output[0], target[:, 0])
+
+
+VOXELS = torch.arange(0, 4 * 16 * 16, 7)
+
+
+def network() -> PlainConvUNet:
+    return PlainConvUNet(
+        1, 3, (4, 8, 8), nn.Conv2d, 3, (1, 2, 2), 1, 3, 1,
+        conv_bias=True, norm_op=nn.InstanceNorm2d, norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU, deep_supervision=True,
+    )  # fmt: skip
+
+
+def batch() -> dict[str, torch.Tensor]:
+    return {
+        "image": torch.randn(8, 1, 16, 16),
+        "mask": (torch.rand(8, 1, 16, 16) > 0.5).float(),
+        "object": torch.tensor([0] * 4 + [1] * 4),
+        "query": torch.arange(8) // 2,
+        "patch": torch.randn(4, 1, 16, 16),
+        "target": torch.randint(0, 3, (4, 1, 16, 16)),
+        "voxel": VOXELS,
+        "voxel_class": VOXELS // 512,
+    }
+
+
+@pytest.mark.parametrize("objective", ("object", "voxel", "both"))
+@pytest.mark.parametrize("use_attention", (True, False))
+@pytest.mark.parametrize("segmentation_loss", (None, FinestLevel()))
+def test_gradients_reach_what_is_pretrained_and_the_network_comes_back(objective, use_attention, segmentation_loss):
+    planned = network()
+    before = {k: v.clone() for k, v in planned.state_dict().items()}
+    task = SemCLTask(planned, objective, 16, 0.1, segmentation_loss, use_attention)
+    task(batch())["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
+    stem = [p for name, p in task.named_parameters() if "side_stem" in name]
+    assert bool(stem) == (use_attention and objective != "voxel") and all(p.grad.any() for p in stem)
+    reached = {name.split(".")[0] for name, p in planned.named_parameters() if p.grad is not None and p.grad.any()}
+    alone = objective == "object" and segmentation_loss is None
+    assert reached == ({"encoder"} if alone else {"encoder", "decoder"})
+    last_layer = planned.decoder.seg_layers[-1].weight.grad
+    assert (last_layer is not None and bool(last_layer.any())) == (segmentation_loss is not None)
+    task.remove_additions()
+    assert list(planned.state_dict()) == list(before)
+    assert all(torch.equal(v, before[k]) for k, v in planned.state_dict().items())
+    assert len(planned(batch()["image"])) == 2  # deep supervision as it was
+
+
+def test_a_first_view_shows_its_mask_and_a_second_does_not():
+    task = SemCLTask(network(), "object", 16, 0.1).eval()
+    b = batch()
+    seen: list[torch.Tensor] = []
+    task.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    task(b)
+    assert len(seen) == 1 and torch.equal(seen[0][0::2, 1:], b["mask"][0::2]) and not seen[0][1::2, 1:].any()
+    assert torch.equal(seen[0][:, :1], b["image"])
+
+
+@pytest.mark.parametrize("objective", ("voxel", "both"))
+def test_patches_show_no_mask(objective):
+    task = SemCLTask(network(), objective, 16, 0.1).eval()
+    b = batch()
+    seen: list[torch.Tensor] = []
+    task.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    task(b)
+    assert torch.equal(seen[-1][:, :1], b["patch"]) and not seen[-1][:, 1:].any()
+
+
+def test_the_losses_are_the_supervised_contrast_of_an_independent_library():
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    task = SemCLTask(network(), "both", 16, 0.2).eval()
+    b = batch()
+    features = task.encoder(torch.cat((b["image"], mask_second_views(b["mask"])), dim=1))
+    figures = task(b)
+    expected = losses.SupConLoss(0.2)(task.head(attention_pool(features, b["mask"])), b["object"])
+    torch.testing.assert_close(figures["object_loss"], expected)
+    without_mask = torch.cat((b["patch"], torch.zeros_like(b["patch"])), dim=1)
+    planned = task.decoder
+    logits = planned(task.encoder(without_mask))[0]
+    decoded = task.last.features  # (4, 4, 16, 16)
+    torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
+    of_voxels = task.voxel_head(decoded, b["voxel"])
+    by_hand = torch.nn.Sequential.forward(task.voxel_head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
+    torch.testing.assert_close(of_voxels, by_hand)
+    torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(of_voxels, b["voxel_class"]))
+    torch.testing.assert_close(figures["loss"], figures["object_loss"] + figures["voxel_loss"])
+
+
+def test_a_few_steps_pull_objects_apart():
+    torch.manual_seed(0)
+    task = SemCLTask(network(), "object", 16, 0.1)
+    b = batch()
+    b["image"] *= 1 + 2 * b["object"].view(-1, 1, 1, 1)
+    optimizer = torch.optim.AdamW(task.parameters(), 1e-2)
+    before = task(b)["separation"].item()
+    for _ in range(100):
+        optimizer.zero_grad()
+        task(b)["loss"].backward()
+        optimizer.step()
+    assert before < 0.5 < task(b)["separation"].item()
+
+
+def test_separation_leaves_out_views_of_one_query():
+    embeddings = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [-1, 0], [-1, 0]])
+    objects = torch.tensor([0, 0, 0, 0, 1, 1])
+    queries = torch.tensor([0, 0, 1, 1, 2, 3])
+    # same object, other query: 8 ordered pairs at 0 and 2 at 1; different objects: 8 at -1 and 8 at 0
+    assert separation(embeddings, objects, queries).item() == pytest.approx(2 / 10 + 8 / 16)
+
+
+def test_the_segmentation_loss_stands_beside_the_contrast():
+    b, planned = batch(), network()
+    alone = SemCLTask(planned, "voxel", 16, 0.1)
+    beside = SemCLTask(planned, "voxel", 16, 0.1, FinestLevel())
+    beside.voxel_head = alone.voxel_head
+    figures = beside(b)
+    segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
+    torch.testing.assert_close(figures["segmentation_loss"], segmentation)
+    torch.testing.assert_close(figures["loss"], segmentation + CONTRAST_WEIGHT * alone(b)["loss"])
+
+
+def test_separation_is_that_of_all_pairs():
+    torch.manual_seed(0)
+    embeddings = torch.nn.functional.normalize(torch.randn(40, 8), dim=1)
+    queries = torch.arange(40) // 2
+    objects = queries % 3
+    similarity = embeddings @ embeddings.T
+    same, other = objects[:, None] == objects, queries[:, None] != queries
+    expected = similarity[same & other].mean() - similarity[~same].mean()
+    torch.testing.assert_close(separation(embeddings, objects, queries), expected)
+    alone = separation(embeddings[:2], objects[:2], queries[:2])
+    assert alone.isnan()

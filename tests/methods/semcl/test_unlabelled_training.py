@@ -1,0 +1,165 @@
+"""A fold with hidden labels: coarse training, soft masks, contrast; killed between them and continued."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+from nnunet_semcl.cli import main
+from nnunet_semcl.errors import InputError
+
+FOLD = 5  # fold 0 with two labelled cases
+
+
+@pytest.fixture
+def budget(folders, monkeypatch):
+    """Two labelled cases, two hidden ones; every prediction counts as confident, so that hidden cases are drawn."""
+    assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
+    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
+    return folders
+
+
+def pretrain(trainer) -> dict[str, torch.Tensor]:
+    trainer.initialize()
+    trainer.pretrain()
+    return torch.load(f"{trainer.output_folder}/checkpoint_pretrained.pth", weights_only=True)["network_weights"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def masked_cases(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.b2nd") if not path.stem.endswith("_seg")}
+
+
+def split(folders) -> dict[str, list[str]]:
+    return json.loads((folders.preprocessed / "splits_final.json").read_text())[FOLD]
+
+
+def test_hidden_cases_take_part_and_their_labels_do_not(budget, make_trainer):
+    first = pretrain(make_trainer(fold=FOLD))
+    fold = budget.fold("SemCLTrainerShort", "2d", fold=FOLD)
+    assert masked_cases(fold / "coarse_attention") == set(split(budget)["unlabelled"])
+    assert masked_cases(fold / "refined_attention") == set(split(budget)["unlabelled"])
+    for phase in ("coarse", "pretraining", "refinement"):
+        assert (fold / f"{phase}_log.jsonl").is_file() and (fold / f"{phase}.png").is_file()
+    assert not list(fold.glob("checkpoint_coarse.pth"))
+
+    data = budget.preprocessed / "nnUNetPlans_2d"
+    for case in split(budget)["unlabelled"]:
+        (data / f"{case}_seg.b2nd").write_bytes(b"garbage")
+        (data / f"{case}.pkl").write_bytes(b"garbage")
+    shutil.rmtree(budget.root / "results")
+    assert same(first, pretrain(make_trainer(fold=FOLD)))
+
+    shutil.rmtree(budget.root / "results")
+    without = make_trainer(fold=FOLD)
+    without.use_unlabelled = False
+    assert not same(first, pretrain(without))
+
+
+def test_validation_labels_do_not_reach_the_coarse_model(budget, make_trainer):
+    first = pretrain(make_trainer(fold=FOLD))
+    data = budget.preprocessed / "nnUNetPlans_2d"
+    cases = infer_dataset_class(str(data))(str(data))
+    rng = np.random.default_rng(0)
+    for case in split(budget)["val"]:
+        image, segmentation, _, properties = cases.load_case(case)
+        image, noise = image[:], rng.integers(0, 9, segmentation.shape, dtype=np.int16)
+        properties["class_locations"] = {o: np.argwhere(noise == o) for o in range(1, 9)}
+        for old in data.glob(f"{case}*"):
+            old.unlink()
+        cases.save_case(image, noise, properties, str(data / case))
+    shutil.rmtree(budget.root / "results")
+    assert same(first, pretrain(make_trainer(fold=FOLD)))
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ("coarse", "soft masks", "pretraining", "refined masks", "refinement"))
+def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, monkeypatch, moment):
+    whole = pretrain(make_trainer(fold=FOLD))
+    shutil.rmtree(budget.root / "results")
+    interrupted = make_trainer(fold=FOLD)
+    interrupted.initialize()
+    with monkeypatch.context() as patch:
+        if "masks" in moment:
+            from nnunet_semcl.methods.semcl import coarse_model
+
+            save, calls = coarse_model.save_pseudo_labels, []
+
+            def die(*args):
+                calls.append(args)
+                if len(calls) == (2 if moment == "soft masks" else 4):  # of two cases
+                    raise Killed
+                save(*args)
+
+            patch.setattr(coarse_model, "save_pseudo_labels", die)
+        else:
+            from nnunet_semcl.pretraining.phase import PretrainingPhase
+
+            def die_in(phase):
+                if phase.name == moment:
+                    raise Killed
+
+            patch.setattr(PretrainingPhase, "_log_epoch", die_in)
+        with pytest.raises(Killed):
+            interrupted.pretrain()
+    continued = make_trainer(fold=FOLD, resume=True)
+    assert same(whole, pretrain(continued))
+
+
+def test_a_new_run_makes_its_own_soft_masks(budget, make_trainer):
+    pretrain(make_trainer(fold=FOLD))
+    masks = budget.fold("SemCLTrainerShort", "2d", fold=FOLD) / "coarse_attention"
+    for mask in masks.glob("*.b2nd"):
+        mask.write_bytes(b"of an older run")
+    pretrain(make_trainer(fold=FOLD))
+    assert all(mask.stat().st_size > 100 for mask in masks.glob("*.b2nd"))
+
+
+def test_images_without_labels_take_part(folders, make_trainer, monkeypatch):
+    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
+    images = folders.raw / "imagesTs"
+    assert main(["unlabelled", "-d", "999", "-i", str(images), "-c", "2d", "-np", "1"]) == 0
+    trainer = make_trainer()
+    pretrain(trainer)
+    masks = Path(trainer.output_folder, "coarse_attention")
+    assert masked_cases(masks) == {p.name.removesuffix("_0000.nii.gz") for p in images.iterdir()}
+
+
+def test_images_preprocessed_by_other_plans_are_told_at_the_start(folders, make_trainer):
+    assert main(["unlabelled", "-d", "999", "-i", str(folders.raw / "imagesTs"), "-c", "2d", "-np", "1"]) == 0
+    record = folders.preprocessed / "nnUNetPlans_2d_unlabelled" / "preprocessing.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"spacing": [9, 9]}))
+    with pytest.raises(InputError, match="nnUNetPlans_2d_unlabelled: found cases preprocessed with another spacing"):
+        make_trainer().initialize()
+
+
+def test_a_coarse_model_that_finds_nothing_is_told(folders, make_trainer):
+    """Not a moment of training: no voxel is confident, and the contrast goes on with the labels alone."""
+    assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
+    trainer = make_trainer(fold=FOLD)
+    lines: list[str] = []
+    log = trainer.print_to_log_file
+    trainer.print_to_log_file = lambda *args, **kwargs: (lines.append(" ".join(map(str, args))), log(*args, **kwargs))
+    pretrain(trainer)
+    assert any("too few voxels in 2 of 2 coarse predictions" in line for line in lines)
+
+
+def test_broken_properties_of_a_labelled_case_are_still_told(budget, make_trainer):
+    """The counterpart of the garbage above: what is opened is checked."""
+    case = split(budget)["train"][0]
+    (budget.preprocessed / "nnUNetPlans_2d" / f"{case}.pkl").write_bytes(pickle.dumps({}))
+    with pytest.raises(InputError, match="no class_locations"):
+        pretrain(make_trainer(fold=FOLD))

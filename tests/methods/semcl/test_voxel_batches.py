@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_semcl.files.cases import UNKNOWN
+from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches, at_boundary, sample_voxels, voxel_classes
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shape=st.sampled_from(((2, 8, 8), (3, 5, 7), (2, 4, 6, 6))),
+    classes=st.integers(1, 5),
+    number=st.integers(6, 200),
+    seed=st.integers(0, 99),
+)
+def test_as_many_of_each_class_within_the_number_asked_for(shape, classes, number, seed):
+    generator = torch.Generator().manual_seed(seed)
+    segmentations = torch.randint(UNKNOWN, classes, shape, generator=generator, dtype=torch.int16)
+    voxel, voxel_class = sample_voxels(segmentations, number, np.random.default_rng(seed))
+    assert voxel.dtype == voxel_class.dtype == torch.int64
+    assert torch.equal(segmentations.flatten()[voxel].long(), voxel_class)
+    assert len(voxel.unique()) == len(voxel)
+    labels = segmentations[segmentations != UNKNOWN].unique().tolist()
+    for label in labels:
+        assert (voxel_class == label).sum() == min(number // len(labels), (segmentations == label).sum())
+    assert (voxel_class != UNKNOWN).all()
+
+
+def test_half_are_drawn_where_classes_meet():
+    segmentations = torch.zeros(1, 64, 64, dtype=torch.int16)
+    segmentations[:, 32:] = 1
+    boundary = at_boundary(segmentations)
+    assert boundary[0, 31:33].all() and boundary.sum() == 2 * 64
+    voxel, _ = sample_voxels(segmentations, 200, np.random.default_rng(0))
+    assert 100 <= boundary.flatten()[voxel].sum() <= 110  # 50 of each class, and what chance adds
+
+
+def test_nothing_known_gives_nothing():
+    voxel, voxel_class = sample_voxels(torch.full((2, 4, 4), UNKNOWN), 10, np.random.default_rng(0))
+    assert len(voxel) == len(voxel_class) == 0
+
+
+@pytest.mark.parametrize("shape", ((1, 6, 6), (1, 6, 6, 6)))
+def test_one_class_has_no_boundary(shape):
+    assert not at_boundary(torch.ones(shape)).any()
+
+
+LABELS = {"background": 0, "a": 1, "b": 2}
+REGIONS = {"background": 0, "whole": (1, 2), "core": 2}
+
+
+class Patches:
+    seed = 3
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+        generator = torch.Generator().manual_seed(number)
+        target = torch.randint(0, 4, (2, 1, 9, 9), generator=generator, dtype=torch.int16)
+        return {"image": target.float(), "target": [target, target[:, :, ::2, ::2]]}
+
+
+def test_a_batch_holds_patches_and_what_is_known_of_their_voxels():
+    batches = VoxelBatches(Patches(), 40, LabelManager(LABELS | {"ignore": 3}, None))
+    batch = batches[5]
+    whole = Patches()[5]
+    assert torch.equal(batch["patch"], whole["image"])
+    assert all(torch.equal(a, b) for a, b in zip(batch["target"], whole["target"], strict=True))
+    assert torch.equal(whole["target"][0].flatten()[batch["voxel"]].long(), batch["voxel_class"])
+    assert set(batch["voxel_class"].tolist()) == {0, 1, 2}  # not what is to be ignored
+    assert torch.equal(batch["voxel"], batches[5]["voxel"]) and not torch.equal(batch["voxel"], batches[6]["voxel"])
+
+
+@pytest.mark.parametrize("ignore", ({}, {"ignore": 3}))
+def test_regions_make_a_class_of_each_way_to_lie_in_them(ignore):
+    labels = LabelManager(REGIONS | ignore, (1, 2))
+    segmentation = torch.tensor([0, 1, 2, 3 if ignore else 0], dtype=torch.int16).view(1, 1, 2, 2)
+    regions = [*labels.foreground_regions, *([3] if ignore else [])]  # as nnU-Net calls its transform
+    target = ConvertSegmentationToRegionsTransform(regions, 0)(segmentation=segmentation[0])["segmentation"][None]
+    background, whole, core, last = voxel_classes(target, labels).flatten().tolist()
+    assert len({background, whole, core}) == 3 and background == 0
+    assert last == (UNKNOWN if ignore else background)
