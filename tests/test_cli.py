@@ -59,7 +59,8 @@ def test_help_of_train_is_nnunets_own():
     result = subprocess.run([sys.executable, "-m", "nnunet_semcl.cli", "train", "-h"], capture_output=True, text=True)
     assert result.returncode == 0
     assert "usage: nnunet-semcl train" in result.stdout
-    assert "-pretrained_weights" in result.stdout and "--val_best" in result.stdout
+    assert "-pretrained_weights" in result.stdout
+    assert "--val_best" in result.stdout
 
 
 def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypatch: pytest.MonkeyPatch):

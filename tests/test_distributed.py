@@ -55,7 +55,8 @@ def save_gradients(folder: Path) -> None:
         torch.save(gradients(name, *parts[rank()]), folder / f"{name}{rank()}.pth")
     rows = torch.arange(3.0 + rank(), requires_grad=True)
     gathered = gather(rows)
-    assert gathered.tolist() == [0, 1, 2, 0, 1, 2, 3] and gather(rows.long()).tolist() == gathered.tolist()
+    assert gathered.tolist() == [0, 1, 2, 0, 1, 2, 3]
+    assert gather(rows.long()).tolist() == gathered.tolist()
     (gathered * torch.arange(7)).sum().backward()
     assert rows.grad.tolist() == [[0, 2, 4], [6, 8, 10, 12]][rank()]  # of both processes' losses
     assert gather(rows[: 2 * rank()].long()).tolist() == [0, 1]  # none from one of them
@@ -81,12 +82,13 @@ def train(folder: Path, trainer_name: str) -> None:
     nnunet_module.DDP = lambda network, device_ids: DistributedDataParallel(network)
     nnunet_module.device_count = lambda: 2
     on_gpu = nnunet_module.torch.device
-    nnunet_module.torch.device = lambda type, index=None: on_gpu("cpu")
+    nnunet_module.torch.device = lambda *_: on_gpu("cpu")
     try:
         trainer = get_trainer_from_args("999", "2d", FOLD, trainer_name, "nnUNetTinyPlans")
     finally:
         nnunet_module.torch.device = on_gpu
-    assert trainer.is_ddp and trainer.device.type == "cpu"
+    assert trainer.is_ddp
+    assert trainer.device.type == "cpu"
     trainer.run_training()
     weights = {k: v.double().sum().item() for k, v in trainer.planned_network.state_dict().items()}
     first, second = all_gather_object(weights)
@@ -105,9 +107,11 @@ def test_training_in_two_processes(folders, tmp_path: Path, trainer: str) -> Non
     fold = folders.fold(trainer, "2d", fold=FOLD)
     assert [(tmp_path / f"{trainer}_{process}").read_text() for process in (0, 1)] == [str(fold)] * 2
     epochs = [json.loads(line)["epoch"] for line in (fold / "pretraining_log.jsonl").read_text().splitlines()]
-    assert epochs == list(range(len(epochs))) and len(epochs) > 1
+    assert epochs == list(range(len(epochs)))
+    assert len(epochs) > 1
     states = torch.load(fold / "checkpoint_final.pth", weights_only=False)["nnunet_semcl"]["random_states"]
-    assert len(states) == 2 and not torch.equal(states[0]["torch"], states[1]["torch"])
+    assert len(states) == 2
+    assert not torch.equal(states[0]["torch"], states[1]["torch"])
     assert not [file for file in fold.iterdir() if file.name.startswith(".") and file.name != ".lock"]
     log = "".join(file.read_text() for file in fold.glob("training_log*.txt"))
     assert log.count("Pretraining done.") == 1

@@ -76,7 +76,9 @@ def test_splits(content: object, tmp_path: Path) -> None:
         assert str(file) in str(error)
         return
     for fold in folds:
-        assert fold["train"] and fold["val"] and {*fold["train"], *fold["val"]} <= {*CASES}
+        assert fold["train"]
+        assert fold["val"]
+        assert {*fold["train"], *fold["val"]} <= {*CASES}
 
 
 @FUZZ
@@ -99,7 +101,8 @@ def test_image_labels(content: object, tmp_path: Path) -> None:
     except InputError as error:
         assert "image_labels.json" in str(error)
         return
-    assert labels == content and all(isinstance(label, str) for label in labels.values())
+    assert labels == content
+    assert all(isinstance(label, str) for label in labels.values())
 
 
 @FUZZ

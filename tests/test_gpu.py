@@ -27,7 +27,8 @@ def test_losses_in_half_precision(name: str, device: str, dtype: torch.dtype) ->
     torch.testing.assert_close(loss.cpu(), expected, rtol=0.02, atol=0.02)
     (loss * SCALE).backward()
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
-    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @needs_cuda

@@ -71,7 +71,8 @@ def train(folders: NNUNetFolders, configuration: str, fold: int | str = 0, plans
     result = folders.run(f"nnUNetv2_train {ID} {configuration} {fold} -tr SemCLTrainerShort -p {plans} -device cpu")
     assert result.returncode == 0, result.stdout
     trained = folders.fold("SemCLTrainerShort", configuration, plans, fold)
-    assert (trained / "checkpoint_final.pth").is_file() and (trained / "validation" / "summary.json").is_file()
+    assert (trained / "checkpoint_final.pth").is_file()
+    assert (trained / "validation" / "summary.json").is_file()
     return result.stdout
 
 
@@ -85,7 +86,8 @@ def test_several_channels_regions_and_fold_all(empty):
     write(empty, volumes((12, 32, 32)), channels=2, labels=labels, regions_class_order=(1, 2))
     prepare(empty, "2d")
     output = train(empty, "2d", "all")
-    assert "5 labelled and 0 unlabelled training cases" in output and "Pretraining done" in output
+    assert "5 labelled and 0 unlabelled training cases" in output
+    assert "Pretraining done" in output
     assert all(np.isfinite(r["voxel_loss"]) and "held_out_loss" not in r for r in log(empty, "2d", "all")[1:])
 
 
@@ -103,7 +105,8 @@ def test_ignore_label_and_anisotropic_patches(empty):
     write(empty, volumes((8, 64, 64), spacing=(1, 1, 6), ignored=1), channels=1, labels=labels)
     prepare(empty, "3d_fullres")
     output = train(empty, "3d_fullres")
-    assert "do_dummy_2d_data_aug: True" in output and "Pretraining done" in output
+    assert "do_dummy_2d_data_aug: True" in output
+    assert "Pretraining done" in output
 
 
 def test_rgb_pictures_with_a_single_class(empty):
@@ -146,6 +149,5 @@ def test_a_low_resolution_stage_and_the_cascade_after_it(empty):
         f"nnUNetv2_train {ID} 3d_cascade_fullres all -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu"
     )
     assert result.returncode != 0
-    assert (
-        f"{predicted.with_suffix('')}: found no such file" in result.stdout and "Train 3d_lowres first" in result.stdout
-    )
+    assert f"{predicted.with_suffix('')}: found no such file" in result.stdout
+    assert "Train 3d_lowres first" in result.stdout

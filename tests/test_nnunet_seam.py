@@ -73,7 +73,9 @@ def test_calls_in_an_order_that_pretraining_fits_in():
     positions = [source.index(call) for call in calls]
     assert positions == sorted(positions)
     step = inspect.getsource(nnUNetTrainer.train_step)  # IDEAL swaps both while it runs
-    assert "self.network(" in step and "self.loss(" in step and "batch['data']" in step
+    assert "self.network(" in step
+    assert "self.loss(" in step
+    assert "batch['data']" in step
     end = inspect.getsource(nnUNetTrainer.on_epoch_end)
     assert end.index("checkpoint_latest.pth") < end.index("self.current_epoch += 1")
 
@@ -85,7 +87,7 @@ def test_c_looks_for_three_checkpoints_and_val_does_not_train():
     assert "if not only_run_validation: nnunet_trainer.run_training()" in lines
 
 
-@pytest.mark.parametrize("name", ("SemCLTrainer", "IDEALTrainer"))
+@pytest.mark.parametrize("name", ["SemCLTrainer", "IDEALTrainer"])
 def test_trainers_are_found_in_a_folder_of_import_lines(monkeypatch, name):
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
     found = recursive_find_trainer_class_by_name(name)
@@ -123,10 +125,13 @@ def test_signatures():
 def test_trainer_network_and_checkpoint(folders, make_trainer):
     trainer = make_trainer("nnUNetTrainerShort")
     trainer.initialize()
-    assert trainer.logger.resume is False and trainer.current_epoch == 0 and trainer.grad_scaler is None
+    assert trainer.logger.resume is False
+    assert trainer.current_epoch == 0
+    assert trainer.grad_scaler is None
     assert len(trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()) == 4
     decoder = trainer.network.decoder
-    assert decoder.encoder is trainer.network.encoder and decoder.deep_supervision is True
+    assert decoder.encoder is trainer.network.encoder
+    assert decoder.deep_supervision is True
     assert len(decoder.stages) == len(decoder.transpconvs) == len(decoder.seg_layers)
     trainer.save_checkpoint(str(folders.root / "checkpoint.pth"))
     assert torch.load(folders.root / "checkpoint.pth", weights_only=False).keys() == STOCK_KEYS
@@ -144,6 +149,9 @@ def test_preprocessed_cases(folders):
     data = folders.preprocessed / "nnUNetPlans_2d"
     case = sorted(Path(data).glob("*.pkl"))[0].stem
     image, segmentation, previous, properties = infer_dataset_class(str(data))(str(data)).load_case(case)
-    assert image.ndim == segmentation.ndim == 4 and segmentation.shape == (1, *image.shape[1:]) and previous is None
+    assert image.ndim == segmentation.ndim == 4
+    assert segmentation.shape == (1, *image.shape[1:])
+    assert previous is None
     label, locations = next((k, v) for k, v in properties["class_locations"].items() if len(v))
-    assert locations.shape[1] == 4 and (segmentation[:][tuple(locations.T)] == label).all()
+    assert locations.shape[1] == 4
+    assert (segmentation[:][tuple(locations.T)] == label).all()

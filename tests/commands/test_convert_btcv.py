@@ -93,9 +93,12 @@ def test_files_are_the_challenges_under_nnunets_names(original: Path):
 def test_dataset_json(original: Path):
     described = json.loads((convert_btcv(original, 17) / "dataset.json").read_text())
     assert described["channel_names"] == {"0": "CT"}  # by this name nnU-Net chooses its normalisation
-    assert described["numTraining"] == 30 and described["file_ending"] == ".nii.gz"
-    assert described["labels"] == LABELS and [*LABELS.values()] == [*range(14)]
-    assert described["labels"]["pancreas"] == 11 and described["labels"]["left adrenal gland"] == 13
+    assert described["numTraining"] == 30
+    assert described["file_ending"] == ".nii.gz"
+    assert described["labels"] == LABELS
+    assert [*LABELS.values()] == [*range(14)]
+    assert described["labels"]["pancreas"] == 11
+    assert described["labels"]["left adrenal gland"] == 13
 
 
 def test_published_folds_are_nnunets_own():
@@ -108,7 +111,8 @@ def test_command_takes_the_folder_above_too(original: Path, raw: Path, capsys: p
     assert main(["convert", "btcv", str(original.parent), "-d", "3"]) == 0
     assert (raw / "Dataset003_BTCV" / "dataset.json").is_file()
     out = capsys.readouterr().out
-    assert "30 labelled, 2 unlabelled cases" in out and "nnUNetv2_plan_and_preprocess -d 3" in out
+    assert "30 labelled, 2 unlabelled cases" in out
+    assert "nnUNetv2_plan_and_preprocess -d 3" in out
 
 
 def test_testing_is_optional_and_files_of_a_desktop_are_passed_over(rawdata: Path):

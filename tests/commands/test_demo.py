@@ -32,7 +32,9 @@ def test_a_failing_command_shows_the_end_of_its_log(tmp_path: Path) -> None:
     message = str(error.value)
     assert "found exit code 1, expected 0" in message
     assert str(log) in message
-    assert "what went wrong" in message and "line 49" in message and "line 31" in message
+    assert "what went wrong" in message
+    assert "line 49" in message
+    assert "line 31" in message
     assert "line 30\n" not in message, "20 lines, not more"
     assert len(log.read_text().splitlines()) == 51
 
@@ -90,8 +92,10 @@ def test_environment_keeps_what_the_user_set_for_speed_alone(tmp_path: Path, mon
     assert on_cpu["nnUNet_n_proc_DA"] == "7"
     assert on_cpu["nnUNet_def_n_proc"] == "1"
     first, second = on_cpu["nnUNet_extTrainer"].split(os.pathsep)
-    assert first == "/my/trainers" and (Path(second) / "DemoTrainers.py").is_file()
-    assert "OMP_WAIT_POLICY" in on_cpu and "OMP_WAIT_POLICY" not in on_gpu
+    assert first == "/my/trainers"
+    assert (Path(second) / "DemoTrainers.py").is_file()
+    assert "OMP_WAIT_POLICY" in on_cpu
+    assert "OMP_WAIT_POLICY" not in on_gpu
     assert os.environ["nnUNet_raw"] == "/elsewhere"
 
 
@@ -117,7 +121,8 @@ def test_both_trainers_take_the_same_number_of_steps(trainers: dict[str, nnUNetT
         == stock.num_epochs * stock.num_iterations_per_epoch
     )
     differing = {key for key in vars(stock) if str(getattr(stock, key)) != str(getattr(semcl, key))}
-    assert "initial_lr" not in differing and "num_epochs" in differing
+    assert "initial_lr" not in differing
+    assert "num_epochs" in differing
 
 
 def test_both_trainers_train_alike(trainers: dict[str, nnUNetTrainer]) -> None:
@@ -132,4 +137,5 @@ def test_nnunet_finds_the_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", demo._environment(Path(), "cpu")["nnUNet_extTrainer"])
     assert recursive_find_trainer_class_by_name("nnUNetTrainerDemo") is nnUNetTrainerDemo
     assert recursive_find_trainer_class_by_name("SemCLTrainerDemo") is SemCLTrainerDemo
-    assert issubclass(SemCLTrainerDemo, SemCLTrainer) and issubclass(SemCLTrainerDemo, nnUNetTrainerDemo)
+    assert issubclass(SemCLTrainerDemo, SemCLTrainer)
+    assert issubclass(SemCLTrainerDemo, nnUNetTrainerDemo)

@@ -82,12 +82,14 @@ def test_another_trainer_of_the_same_name_comes_first(healthy: Path, monkeypatch
 def test_a_broken_file_in_a_users_folder_breaks_the_search(healthy: Path, monkeypatch: pytest.MonkeyPatch):
     other_folder_first(healthy, monkeypatch, "import no_such_library\n")
     (fault,) = faults(doctor.check_trainers())
-    assert "breaks off" in fault.text and "no_such_library" in fault.text
+    assert "breaks off" in fault.text
+    assert "no_such_library" in fault.text
 
 
 def test_every_trainer_of_the_folder_is_looked_at():
     names = doctor.trainer_classes()
-    assert "SemCLTrainer" in names and "nnUNetTrainer" not in names
+    assert "SemCLTrainer" in names
+    assert "nnUNetTrainer" not in names
     assert all(name == trainer.__name__ for name, trainer in names.items())
 
 
@@ -104,12 +106,13 @@ def test_folders_unset_missing_or_of_no_use(healthy: Path, monkeypatch: pytest.M
 
 
 def test_folders_must_be_writable_but_the_raw_one_only_readable(healthy: Path, monkeypatch: pytest.MonkeyPatch):
-    def read_only(dir: str) -> None:
-        raise PermissionError(13, "Permission denied", dir)
+    def read_only(**folder: str) -> None:
+        raise PermissionError(13, "Permission denied", folder["dir"])
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", read_only)
     preprocessed, results = faults(doctor.check_folders())
-    assert "Permission denied" in preprocessed.text and "Permission denied" in results.text
+    assert "Permission denied" in preprocessed.text
+    assert "Permission denied" in results.text
     assert preprocessed.mend.startswith(f'chmod u+rwx "{healthy / "nnUNet_preprocessed"}"')
 
 
@@ -153,4 +156,5 @@ def test_the_device_is_never_a_fault(monkeypatch: pytest.MonkeyPatch, cuda: bool
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     _, finding = doctor.check_torch()
-    assert finding.kind == kind and device in finding.text
+    assert finding.kind == kind
+    assert device in finding.text

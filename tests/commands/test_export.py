@@ -82,7 +82,8 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
     load_pretrained_weights(fresh.network, str(output / "fold_0" / "checkpoint_final.pth"))  # -pretrained_weights
     exported = torch.load(output / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
     loaded = {key: value for key, value in fresh.network.state_dict().items() if ".seg_layers." not in key}
-    assert loaded and all(torch.equal(value, exported[key]) for key, value in loaded.items())
+    assert loaded
+    assert all(torch.equal(value, exported[key]) for key, value in loaded.items())
     for file in files:
         content = (output / file).read_bytes()
         assert not [word for word in (b"nnunet_semcl", b"SemCLTrainer", b"temperature") if word in content], file
@@ -91,12 +92,13 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
     assert json.loads((output / "plans.json").read_text()) == plans
 
 
-@pytest.mark.parametrize("line", ("import nnunet_semcl", "from nnunet_semcl.methods.semcl.trainer import SemCLTrainer"))
+@pytest.mark.parametrize("line", ["import nnunet_semcl", "from nnunet_semcl.methods.semcl.trainer import SemCLTrainer"])
 def test_the_plugin_cannot_be_imported_where_the_proof_is_done(tmp_path, line):
     script = tmp_path / "script.py"
     script.write_text(f"import sys\nprint(sys.argv[1:])\n{line}\n")
     result = subprocess.run([sys.executable, "-c", WITHOUT_PLUGIN, script, "a"], capture_output=True, text=True)
-    assert result.returncode == 1 and result.stdout == "['a']\n"
+    assert result.returncode == 1
+    assert result.stdout == "['a']\n"
     assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")
 
 

@@ -139,7 +139,8 @@ def test_labelled_counts_groups(dataset: Path):
     few = read(dataset)[5:]
     assert len(few) == 5
     for fold in few:
-        assert len({patient(case) for case in fold["train"]}) == 3 and len(fold["train"]) == 6
+        assert len({patient(case) for case in fold["train"]}) == 3
+        assert len(fold["train"]) == 6
         assert not {patient(case) for case in fold["train"]} & {patient(case) for case in fold["unlabelled"]}
         assert fold["label_budget"]["group"] == PATIENT
 
@@ -180,7 +181,8 @@ def test_what_is_there_stays_as_it_is_where_it_is(dataset: Path):
     assert add_label_budget("27", 4) == {0: 7, 2: 8}
     assert add_label_budget("27", 2) == {0: 3, 2: 4}
     splits = read(dataset)
-    assert splits[:3] == own and [*splits[2]] == ["val", "train"]
+    assert splits[:3] == own
+    assert [*splits[2]] == ["val", "train"]
     assert len(splits) == 9
     assert {*splits[3]["train"]} < {*splits[7]["train"]}
     assert sorted(path.name for path in dataset.iterdir() if path.is_file()) == ["splits_final.json"]
@@ -202,9 +204,8 @@ def test_a_write_that_fails_leaves_the_old_file_whole(dataset: Path, monkeypatch
 def test_command(dataset: Path, capsys: pytest.CaptureFixture):
     assert main(["label-budget", "-d", "27", "--labelled", "3", "--seed", "7", "--group", PATIENT]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(str(dataset / "splits_final.json")) and lines[0].endswith(
-        r"5 folds made, with the groups of 'patient\d+' kept together, 5 appended"
-    )
+    assert lines[0].startswith(str(dataset / "splits_final.json"))
+    assert lines[0].endswith(r"5 folds made, with the groups of 'patient\d+' kept together, 5 appended")
     # 12 patients of 2 cases: 3 of them in the validation of fold 0
     assert lines[1] == "fold 0 -> fold 5: 6 labelled, 12 unlabelled, 6 validation cases"
     assert lines[-1] == "Train with few labels: nnUNetv2_train 27 CONFIGURATION 5 -tr SemCLTrainer_fewLabels"

@@ -77,8 +77,10 @@ def test_cases_differ(dataset: Path) -> None:
 def test_every_case_shows_every_organ_within_the_body(seed: int, shape: tuple[int, int, int]) -> None:
     image, label = draw_case(np.random.default_rng(seed), shape)
     assert image.shape == label.shape == shape
-    assert image.dtype == np.int16 and label.dtype == np.uint8
-    assert image.min() >= -1024 and image.max() <= 3071
+    assert image.dtype == np.int16
+    assert label.dtype == np.uint8
+    assert image.min() >= -1024
+    assert image.max() <= 3071
     assert set(np.unique(label)) == set(LABELS.values())
     assert image[0, 0, 0] < -900, "air in the corner"
 

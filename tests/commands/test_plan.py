@@ -299,7 +299,9 @@ def test_settings_of_pretraining_are_written_into_every_configuration(dataset: P
 
 def test_the_papers_settings_are_a_preset(dataset: Path):
     section = configurations(write_preset_plans("4", "paper"))["2d"]["semcl"]
-    assert section["objective"] == "object" and not section["segmentation"] and not section["copy_paste"]
+    assert section["objective"] == "object"
+    assert not section["segmentation"]
+    assert not section["copy_paste"]
 
 
 def test_refuses_a_preset_that_is_broken_or_missing(tmp_path: Path):

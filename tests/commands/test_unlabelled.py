@@ -198,7 +198,8 @@ def test_faulty_images_are_left_out_and_listed_and_the_rest_is_done(
     assert all(str(images / f"{line.split(': ')[1].split(',')[0]}_0000.nii.gz") in line for line in lines)
     folder = folders.preprocessed / "nnUNetPlans_2d_unlabelled"
     assert unlabelled_cases(folder) == ["scan_0", "scan_1", "scan_2"]
-    assert not list(folder.glob("*bad*")) and not list(folder.glob(".*"))
+    assert not list(folder.glob("*bad*"))
+    assert not list(folder.glob(".*"))
 
 
 def test_what_the_preprocessor_cannot_do_is_left_out_with_its_reason(folders, images: Path):
@@ -229,7 +230,8 @@ def test_two_channels(folders, images: Path):
     cases = nnUNetDatasetBlosc2(str(folders.preprocessed / "nnUNetPlans_2d_unlabelled"))
     first, second = cases.load_case("scan_0")[0][:], cases.load_case("scan_2")[0][:]
     assert len(first) == 2
-    assert np.array_equal(first[1], second[0]) and not np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1], second[0])
+    assert not np.array_equal(first[0], second[0])
 
 
 # what is refused before any work

@@ -32,7 +32,7 @@ def test_patches_of_a_pair_swap_the_same_box_on_every_level(patches, cells, fact
         assert (levels[-1][offset - 1] == offset - 1).all()
 
 
-@pytest.mark.parametrize("edges", ((9, 12), (6, 9, 12)))
+@pytest.mark.parametrize("edges", [(9, 12), (6, 9, 12)])
 def test_boxes_of_two_thirds_in_half_of_the_pairs_anywhere(edges):
     level = torch.zeros(4000, 1, *edges)
     level[2000:] = 1
@@ -58,6 +58,8 @@ def test_pasting_leaves_labelled_patches_and_what_lies_beside_the_boxes():
     before = [of.clone() for of in (*labelled, *unlabelled)]
     image, target = pasted(labelled, unlabelled, np.random.default_rng(0))
     assert all(torch.equal(a, b) for a, b in zip(before, (*labelled, *unlabelled), strict=True))
-    assert set(image.unique().tolist()) == {0, 1} and set(target.unique().tolist()) == {1, 3}
+    assert set(image.unique().tolist()) == {0, 1}
+    assert set(target.unique().tolist()) == {1, 3}
     assert (target == 3).flatten(1).any(1).all()  # a box in each
-    assert torch.equal(image[:, :1] == 0, target == 3) and torch.equal(image[:, :1], image[:, 1:])
+    assert torch.equal(image[:, :1] == 0, target == 3)
+    assert torch.equal(image[:, :1], image[:, 1:])

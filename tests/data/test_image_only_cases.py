@@ -19,11 +19,15 @@ def test_nnunets_loader_draws_from_them_and_nothing_but_the_image_is_opened(tmp_
     for ignore in (False, True):
         data, labels = cases(tmp_path, ignore)
         image, segmentation, previous, properties = data.load_case("a")
-        assert image.shape == (2, 5, 20, 24) and segmentation.shape == (1, 5, 20, 24) and not segmentation.any()
+        assert image.shape == (2, 5, 20, 24)
+        assert segmentation.shape == (1, 5, 20, 24)
+        assert not segmentation.any()
         assert previous is None
         loader = nnUNetDataLoader(data, 3, [16, 16], [16, 16], labels, probabilistic_oversampling=True)
         batch = loader.generate_train_batch()
-        assert batch["data"].shape == (3, 2, 16, 16) and (batch["target"] <= 0).all()
+        assert batch["data"].shape == (3, 2, 16, 16)
+        assert (batch["target"] <= 0).all()
         assert bool(properties["class_locations"]) == ignore
         for places in properties["class_locations"].values():
-            assert places.shape[1] == 4 and (places[:, 1:] < (5, 20, 24)).all()
+            assert places.shape[1] == 4
+            assert (places[:, 1:] < (5, 20, 24)).all()

@@ -42,10 +42,13 @@ def test_the_likeliest_label_counts_and_confident_voxels_are_located(tmp_path):
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 0.8)))
     assert cases.skipped == {2: 1}
     image, segmentation, previous, properties = cases.load_case("x")
-    assert image.shape == segmentation.shape == (1, *SHAPE) and segmentation.dtype == np.int16 and previous is None
+    assert image.shape == segmentation.shape == (1, *SHAPE)
+    assert segmentation.dtype == np.int16
+    assert previous is None
     assert rows(segmentation[:]) == [1] * 4 + [0] * 2 + [2] * 4 + [0] * 2
     locations = properties["class_locations"]
-    assert set(locations) == {1} and locations[1].shape == (3 * 4 * 12, 4)
+    assert set(locations) == {1}
+    assert locations[1].shape == (3 * 4 * 12, 4)
     assert (segmentation[:][tuple(locations[1].T)] == 1).all()
 
 
@@ -53,7 +56,8 @@ def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path):
     few, enough = one_hot((0, 1, 1.0), (0, 0, 0)), one_hot((0, 2, 1.0), (0, 0, 0))
     assert 3 * 12 < FEWEST_VOXELS < 2 * 3 * 12
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=few, y=enough)
-    assert cases.identifiers == ["y"] and cases.skipped == {1: 1, 2: 2}  # x would teach that there is nothing
+    assert cases.identifiers == ["y"]
+    assert cases.skipped == {1: 1, 2: 2}
     assert set(cases.load_case("y")[3]["class_locations"]) == {1}
 
 
@@ -75,7 +79,8 @@ def test_with_an_ignore_label_nnunet_finds_what_is_known(tmp_path):
     probabilities[:, :, :4] = 0.5
     cases = pseudo_labelled(tmp_path, labels, [1], x=probabilities)
     confident = cases.load_case("x")[3]["class_locations"][-1, 0, 1]
-    assert len(confident) and (confident[:, 2] >= 4).all()  # the first rows might be one or the other
+    assert len(confident)
+    assert (confident[:, 2] >= 4).all()
 
 
 def test_soft_masks_are_kept_to_a_255th_and_replaced_as_a_whole(tmp_path, monkeypatch):
@@ -104,7 +109,7 @@ def test_neither_labels_nor_properties_are_opened(tmp_path):
     cases.load_case("x")[1][:]
 
 
-@pytest.mark.parametrize("labels", (LABELS, REGIONS))
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
 def test_what_is_not_of_the_one_piece_becomes_sure_background(tmp_path, labels):
     if labels.has_regions:
         probabilities = np.zeros((2, *SHAPE), np.float32)

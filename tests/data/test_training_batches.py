@@ -27,12 +27,12 @@ def test_they_are_what_nnunets_loader_draws_under_the_same_seed(trainer):
     batches = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)
     batch = batches[4]
     assert equal(batch, TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)[4])
-    assert not equal(batch, batches[5]) and not equal(
-        batch, TrainingBatches(trainer, [labelled], seed=2, copy_paste=False)[4]
-    )
+    assert not equal(batch, batches[5])
+    assert not equal(batch, TrainingBatches(trainer, [labelled], seed=2, copy_paste=False)[4])
     trainer.probabilistic_oversampling = True
     of_nnunet = next(trainer.get_dataloaders()[0])
-    assert batch["image"].shape == of_nnunet["data"].shape and batch["image"].dtype == of_nnunet["data"].dtype
+    assert batch["image"].shape == of_nnunet["data"].shape
+    assert batch["image"].dtype == of_nnunet["data"].dtype
     assert [(t.shape, t.dtype) for t in batch["target"]] == [(t.shape, t.dtype) for t in of_nnunet["target"]]
     trainer.loss(trainer.network(batch["image"]), batch["target"]).backward()
 
@@ -86,7 +86,8 @@ def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer):
     altered = 0
     for number in range(4):
         batch = both[number]
-        assert equal(batch, alone[number]) and batch["plain"].shape == batch["image"].shape
+        assert equal(batch, alone[number])
+        assert batch["plain"].shape == batch["image"].shape
         for image, plain in zip(batch["image"], batch["plain"], strict=True):
             altered += not torch.equal(image, plain)
             if plain.std() > 0.1:  # brightness, noise and blur leave the places of what is seen
@@ -95,4 +96,6 @@ def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer):
 
 
 def test_shares():
-    assert split_evenly(12, 2) == [6, 6] and split_evenly(3, 2) == [2, 1] and split_evenly(5, 3) == [2, 2, 1]
+    assert split_evenly(12, 2) == [6, 6]
+    assert split_evenly(3, 2) == [2, 1]
+    assert split_evenly(5, 3) == [2, 2, 1]

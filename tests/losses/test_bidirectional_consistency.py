@@ -44,7 +44,7 @@ def plain(first, second, target, pseudo_labels, weight):
     return supervised + weight * (entropy(first[n:], of_second) + entropy(second[n:], of_first))
 
 
-@pytest.mark.parametrize("labelled", (1, 2, 3))
+@pytest.mark.parametrize("labelled", [1, 2, 3])
 def test_value_and_gradients_are_those_of_the_plain_formula(labelled):
     first, second, target, pseudo_labels = drawn(labelled=labelled)
     loss = BidirectionalConsistencyLoss(CrossEntropy())

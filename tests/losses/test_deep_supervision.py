@@ -6,4 +6,5 @@ from nnunet_semcl.losses.deep_supervision import levels_of
 def test_a_list_of_levels_with_deep_supervision_and_without_it() -> None:
     fine, coarse = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)
     assert levels_of((fine, coarse)) == levels_of([fine, coarse]) == [fine, coarse]
-    assert levels_of(fine)[0] is fine and len(levels_of(fine)) == 1
+    assert levels_of(fine)[0] is fine
+    assert len(levels_of(fine)) == 1

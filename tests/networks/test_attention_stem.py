@@ -36,7 +36,7 @@ def test_it_is_the_convolution_of_the_concatenated_input(channels, dim, stride, 
     torch.testing.assert_close(attention(x), joint(x))
 
 
-@pytest.mark.parametrize("dim", (2, 3))
+@pytest.mark.parametrize("dim", [2, 3])
 def test_adding_and_removing_leaves_the_network_as_planned(dim):
     net = network(dim)
     before = {k: v.clone() for k, v in net.state_dict().items()}

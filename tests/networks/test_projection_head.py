@@ -31,4 +31,5 @@ def test_an_object_of_a_single_voxel_is_finite_in_3d():
     attention[:, 0, 5, 9, 3] = 1
     stages = [torch.randn(2, 4, 16, 16, 8), torch.randn(2, 6, 2, 2, 2)]
     embeddings = ProjectionHead((4, 6), 5)(attention_pool(stages, attention))
-    assert embeddings.shape == (2, 5) and embeddings.isfinite().all()
+    assert embeddings.shape == (2, 5)
+    assert embeddings.isfinite().all()

@@ -18,8 +18,8 @@ def network(kind=PlainConvUNet, axes=2) -> nn.Module:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("axes", (2, 3))
-@pytest.mark.parametrize("kind", (PlainConvUNet, ResidualEncoderUNet))
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("kind", [PlainConvUNet, ResidualEncoderUNet])
 def test_the_first_output_is_the_planned_networks_and_the_second_has_its_shapes(kind, axes):
     planned = network(kind, axes)
     image = torch.randn(2, 1, *[16] * axes)
@@ -49,6 +49,7 @@ def test_no_transposed_convolution_and_other_features_each_time():
     assert not any(isinstance(m, nn.ConvTranspose2d) for m in both.second.modules())
     image = torch.randn(1, 1, 16, 16)
     a, b = both(image), both(image)
-    assert torch.equal(a[0][0], b[0][0]) and not torch.equal(a[1][0], b[1][0])
+    assert torch.equal(a[0][0], b[0][0])
+    assert not torch.equal(a[1][0], b[1][0])
     both.eval()
     assert torch.equal(both(image)[1][0], both(image)[1][0])

@@ -42,7 +42,8 @@ def test_sigterm_and_a_second_process(folders, workers):
     output = process.communicate()[0]
     assert process.returncode == 143, output
     assert f"is in {fold}: go on with the same command and --c" in output
-    assert (fold / "checkpoint_pretraining.pth").is_file() and not (fold / "checkpoint_pretrained.pth").is_file()
+    assert (fold / "checkpoint_pretraining.pth").is_file()
+    assert not (fold / "checkpoint_pretrained.pth").is_file()
 
 
 def test_alone_in_a_folder(tmp_path: Path) -> None:
@@ -63,7 +64,8 @@ def test_sigterm_is_told_once_and_by_the_main_process(tmp_path: Path) -> None:
         runs.wait()
         worker.terminate()
         worker.join()
-        assert worker.exitcode == 143 and not told
+        assert worker.exitcode == 143
+        assert not told
         os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.code == 143
     assert told == [os.getpid()]

@@ -78,7 +78,7 @@ def test_it_learns_logs_and_draws(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("workers", (0, 2))
+@pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_run_equals_one_that_was_not(tmp_path, workers):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -140,7 +140,7 @@ def test_other_settings_are_named(tmp_path):
         other.resume()
 
 
-@pytest.mark.parametrize("damage", ("truncated", "garbage", "empty", "foreign", "code"))
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "foreign", "code"])
 def test_a_mangled_checkpoint_is_told_and_kept(tmp_path, damage):
     phase(tmp_path).run()
     path = tmp_path / "checkpoint_pretraining.pth"

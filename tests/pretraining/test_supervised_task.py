@@ -29,4 +29,5 @@ def test_it_learns_under_nnunets_loss_with_deep_supervision():
         optimizer.step()
     assert task(batch)["loss"].item() < expected.item() - 0.3
     task.remove_additions()
-    assert list(network.state_dict()) == keys and len(network(batch["image"])) == 2
+    assert list(network.state_dict()) == keys
+    assert len(network(batch["image"])) == 2

@@ -40,7 +40,8 @@ def test_disable_checkpointing(folders):
     assert result.returncode == 0, result.stdout
     fold = folders.fold("SemCLTrainerShort", "2d", fold=5)
     assert (fold / "validation" / "summary.json").is_file()
-    assert not list(fold.glob("**/*.pth")) and not list(fold.glob("**/.*.pth"))
+    assert not list(fold.glob("**/*.pth"))
+    assert not list(fold.glob("**/.*.pth"))
 
 
 @pytest.mark.parametrize("name", ["SemCLTrainerShort", "IDEALTrainerShort"])
@@ -54,5 +55,6 @@ def test_pretraining_starts_from_pretrained_weights(make_trainer, tmp_path, name
     task = next(trainer.pretraining_phases()).task
     weights = {key: value for key, value in given.network.state_dict().items() if "seg_layers" not in key}
     found = trainer.planned_network.state_dict()
-    assert weights and all(torch.equal(found[key], value) for key, value in weights.items())
+    assert weights
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
     assert {id(p) for p in trainer.planned_network.parameters()} & {id(p) for p in task.parameters()}

@@ -32,11 +32,12 @@ def test_coordinates_come_back_at_shared_locations_within_half_a_voxel(size, dum
     (first, *one), (second, *other) = drawn(size, dummy and len(size) == 3, seed)
     voxels, places, sources = shared_locations(one, other, 50, np.random.default_rng(seed))
     assert len(voxels) == len(places) == len(sources) > 0
-    torch.testing.assert_close(first[:, *voxels.T].T, sources, atol=1e-3, rtol=0)
+    torch.testing.assert_close(first[(slice(None), *voxels.T)].T, sources, atol=1e-3, rtol=0)
     edge = torch.tensor(size) - 1
     within = ((places >= 0) & (places <= edge)).all(dim=1)
     error = (at(second, places) - sources)[within].norm(dim=1)
-    assert error.numel() and error.max() < 0.5
+    assert error.numel()
+    assert error.max() < 0.5
 
 
 def test_locations_differ_and_are_as_many_as_asked_for_at_most():
@@ -70,5 +71,8 @@ def test_intensities_leave_the_coordinates_alone():
     image = torch.rand(2, *views.cut_size)
     inside = torch.ones(1, *views.cut_size, dtype=torch.bool)
     view, source, certain = views(image, inside)
-    assert view.shape == (2, 24, 24) and source.shape == (2, 24, 24) and certain.shape == (24, 24)
-    assert source.min() >= 0 and source.max() <= max(views.cut_size) - 1
+    assert view.shape == (2, 24, 24)
+    assert source.shape == (2, 24, 24)
+    assert certain.shape == (24, 24)
+    assert source.min() >= 0
+    assert source.max() <= max(views.cut_size) - 1

@@ -28,25 +28,28 @@ def batches(images: list[Path], size=(24, 24), patches=3, locations=30, seed=0) 
     return LocationBatches(images, views, patches, locations, [2.0, 1.0, 0.5][: len(size)], seed)
 
 
-@pytest.mark.parametrize("size", ((24, 24), (8, 24, 24)))
+@pytest.mark.parametrize("size", [(24, 24), (8, 24, 24)])
 def test_shapes_and_that_places_fit(images, size):
     batch = batches(images, size)[0]
     n = len(batch["image"])
     assert batch["query"].shape == batch["key"].shape == (3, 2, *size)
     assert batch["voxel"].shape == batch["place"].shape == batch["position"].shape == (n, len(size))
-    assert batch["image"].bincount().max() <= 30 and set(batch["image"].tolist()) == {0, 1, 2}
+    assert batch["image"].bincount().max() <= 30
+    assert set(batch["image"].tolist()) == {0, 1, 2}
     cases = batch["query"][:, 0].flatten(1).amax(1)
     assert sorted(cases.round().tolist()) == [0, 1, 2]  # different cases where there are
-    assert (batch["voxel"] >= 0).all() and (batch["voxel"] < torch.tensor(size)).all()
+    assert (batch["voxel"] >= 0).all()
+    assert (batch["voxel"] < torch.tensor(size)).all()
     nearest = batch["place"].round().long()
-    assert (nearest >= 0).all() and (nearest < torch.tensor(size)).all()
+    assert (nearest >= 0).all()
+    assert (nearest < torch.tensor(size)).all()
 
 
 def test_both_views_show_the_same_at_a_location(images):
     batch = batches(images, patches=1, locations=200)[0]
     smooth = torch.nn.functional.avg_pool2d(torch.cat((batch["query"], batch["key"])), 5, 1, 2)[:, 1]
-    at_query = smooth[0][*batch["voxel"].T]
-    at_key = smooth[1][*batch["place"].round().long().T]
+    at_query = smooth[(0, *batch["voxel"].T)]
+    at_key = smooth[(1, *batch["place"].round().long().T)]
     assert torch.corrcoef(torch.stack((at_query, at_key)))[0, 1] > 0.5
 
 

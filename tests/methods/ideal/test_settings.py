@@ -17,7 +17,8 @@ def test_derived_from_the_plan_each_with_its_reason():
     config = IDEALSettings.from_plan(plan(), "2d")
     assert (config.patches_per_batch, config.locations, config.radius) == (12, 85, 2.0)
     assert config.learning_rate == 0.0025
-    assert set(config.reasons) == set(config.as_dict()) and all(config.reasons.values())
+    assert set(config.reasons) == set(config.as_dict())
+    assert all(config.reasons.values())
     assert IDEALSettings.from_plan(plan(1), "2d").patches_per_batch == 2
     assert IDEALSettings.from_plan(plan(5000), "2d").locations == 1
 

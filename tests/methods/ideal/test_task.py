@@ -35,7 +35,7 @@ def task(level: int = 0, momentum: float = 0.9, planned: nn.Module | None = None
     return IDEALTask(planned or network(), level, 8, 0.2, 1.0, momentum)
 
 
-@pytest.mark.parametrize("level", (0, 1))
+@pytest.mark.parametrize("level", [0, 1])
 def test_gradients_reach_the_network_alone_and_it_comes_back(level):
     planned = network()
     before = {k: v.clone() for k, v in planned.state_dict().items()}
@@ -47,7 +47,8 @@ def test_gradients_reach_the_network_alone_and_it_comes_back(level):
     assert reached == {"encoder", "decoder"}
     t.remove_additions()
     assert all(torch.equal(v, before[k]) for k, v in planned.state_dict().items())
-    assert len(planned(batch()["query"])) == 2 and not planned.decoder.stages[-1 - level]._forward_hooks
+    assert len(planned(batch()["query"])) == 2
+    assert not planned.decoder.stages[-1 - level]._forward_hooks
 
 
 def test_the_loss_is_that_of_the_features_at_the_locations():
@@ -55,7 +56,7 @@ def test_the_loss_is_that_of_the_features_at_the_locations():
     loss = t(b)["loss"]
     rows = b["image"], *b["voxel"].T
     query = t.features.features.permute(0, 2, 3, 1)[rows]
-    key = t.key_features.features.permute(0, 2, 3, 1)[b["image"], *b["place"].long().T]
+    key = t.key_features.features.permute(0, 2, 3, 1)[(b["image"], *b["place"].long().T)]
     query, key = (linear(x, t.head.weight, t.head.bias) for x in (query, key))
     torch.testing.assert_close(loss, DenseContrastiveLoss(0.2, 1.0)(query, key, b["image"], b["position"]))
 
@@ -85,7 +86,8 @@ def test_features_that_are_coordinates_come_back_at_any_level():
 
 def test_accuracy():
     query = torch.eye(4)
-    assert accuracy(query, 3 * query) == 1 and accuracy(query, query.roll(1, 0)) == 0
+    assert accuracy(query, 3 * query) == 1
+    assert accuracy(query, query.roll(1, 0)) == 0
 
 
 def test_a_few_steps_find_the_locations():
@@ -97,5 +99,6 @@ def test_a_few_steps_find_the_locations():
         t(b)["loss"].backward()
         optimizer.step()
     after = t(b)
-    assert after["loss"] < before["loss"] - 0.3 and after["accuracy"] > before["accuracy"]
+    assert after["loss"] < before["loss"] - 0.3
+    assert after["accuracy"] > before["accuracy"]
     assert after["redrawn"] == 2

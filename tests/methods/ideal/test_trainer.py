@@ -43,9 +43,11 @@ def test_both_phases_hidden_labels_unopened_and_stock_classes_predict(budget, ma
     assert done.returncode == 0, done.stdout
     fold = budget.fold("IDEALTrainerShort", "2d", fold=FOLD)
     log = next(fold.glob("training_log*.txt")).read_text()
-    assert "2 labelled and 2 unlabelled training cases" in log and "Pretraining done." in log
+    assert "2 labelled and 2 unlabelled training cases" in log
+    assert "Pretraining done." in log
     weights = [float(w) for w in re.findall(r"Consistency weight: ([\d.]+)", log)]
-    assert len(weights) == 2 and weights[0] < weights[1] == 1
+    assert len(weights) == 2
+    assert weights[0] < weights[1] == 1
     assert json.loads((fold / "ideal_settings.json").read_text())["level"]["value"] == 0
 
     checkpoint = final(fold)
@@ -69,7 +71,7 @@ def test_both_phases_hidden_labels_unopened_and_stock_classes_predict(budget, ma
     assert predicted.returncode == 0 and len(list(output.glob("*.nii.gz"))) == 1, predicted.stdout
 
 
-@pytest.mark.parametrize("phase", ("pretraining", "training"))
+@pytest.mark.parametrize("phase", ["pretraining", "training"])
 def test_c_in_the_middle_of_either_phase_gives_the_same_weights(budget, make_trainer, monkeypatch, phase):
     monkeypatch.setattr(IDEALTrainer, "plot_network_architecture", lambda self: None)
 
@@ -119,7 +121,8 @@ def test_without_unlabelled_cases_the_second_phase_is_nnunets_own(folders, make_
     trainer = make_trainer("IDEALTrainerShort")
     trainer.initialize()
     trainer.on_train_start()
-    assert trainer.two_decoders is None and "second_decoder" not in trainer.checkpoint_additions()
+    assert trainer.two_decoders is None
+    assert "second_decoder" not in trainer.checkpoint_additions()
     assert trainer.batch_size == trainer.configuration_manager.batch_size
     assert "nnU-Net's own" in next(folders.fold("IDEALTrainerShort", "2d").glob("training_log*.txt")).read_text()
     trainer.on_train_end()
@@ -136,7 +139,8 @@ def test_both_decoders_learn_and_the_batch_is_halved(budget, make_trainer):
     parts = [trainer.network.encoder, trainer.network.decoder, trainer.two_decoders.second]
     before = [[p.detach().clone() for p in part.stages.parameters()] for part in parts]
     trainer.train_step(next(trainer.dataloader_train))
-    assert trainer.network is network and trainer.loss is loss
+    assert trainer.network is network
+    assert trainer.loss is loss
     for part, old in zip(parts, before, strict=True):
         assert all(not torch.equal(p, o) for p, o in zip(part.stages.parameters(), old, strict=True) if p.ndim > 1)
 
@@ -153,14 +157,15 @@ def test_pseudo_labels_are_what_both_decoders_say_when_nothing_disturbs_them(bud
     trainer.on_train_epoch_start()
     plain = next(trainer.unlabelled_batches)["plain"]
     labels = trainer._pseudo_labels(plain)
-    assert trainer.two_decoders.training and not any(of.requires_grad for of in labels)
+    assert trainer.two_decoders.training
+    assert not any(of.requires_grad for of in labels)
     # Twice the same, so without dropout; and the first decoder is the planned network's.
     assert all(torch.equal(a, b) for a, b in zip(labels, trainer._pseudo_labels(plain), strict=True))
     assert torch.equal(labels[0], trainer.planned_network(plain)[0].argmax(1, keepdim=True))
     trainer.on_train_end()
 
 
-@pytest.mark.parametrize("copy_paste", (True, False))
+@pytest.mark.parametrize("copy_paste", [True, False])
 def test_the_second_half_of_a_step_is_unlabelled_with_boxes_of_the_first(budget, make_trainer, monkeypatch, copy_paste):
     trainer = make_trainer("IDEALTrainerShort", fold=FOLD)
     trainer.configuration_manager.configuration["ideal"] = {"copy_paste": copy_paste}
@@ -205,14 +210,15 @@ def test_a_checkpoint_of_another_kind_of_fold_is_refused(budget, make_trainer):
         trainer.load_additions({}, "checkpoint_latest.pth")
 
 
-@pytest.mark.parametrize(("ignore", "channels"), ((False, 2), (True, 3)))
+@pytest.mark.parametrize(("ignore", "channels"), [(False, 2), (True, 3)])
 def test_hard_labels_of_regions(ignore, channels):
     trainer = IDEALTrainer.__new__(IDEALTrainer)
     trainer.label_manager = type("Labels", (), {"has_regions": True, "has_ignore_label": ignore})
     output = torch.tensor([[[[1.0, -1.0]], [[2.0, 3.0]]]])
     hard = trainer._hard_labels(output)
     assert hard.shape == (1, channels, 1, 2)
-    assert hard[0, :2].int().tolist() == [[[1, 0]], [[1, 1]]] and not hard[:, 2:].any()
+    assert hard[0, :2].int().tolist() == [[[1, 0]], [[1, 1]]]
+    assert not hard[:, 2:].any()
 
 
 @pytest.mark.parametrize(
@@ -235,9 +241,11 @@ def test_ablations_leave_one_phase_out(budget, make_trainer, monkeypatch):
     without_contrast.initialize()
     without_contrast.pretrain()
     fold = budget.fold("IDEALTrainer_noPretraining", "2d", fold=FOLD)
-    assert without_contrast.two_decoders is not None and not list(fold.glob("checkpoint*"))
+    assert without_contrast.two_decoders is not None
+    assert not list(fold.glob("checkpoint*"))
     without_consistency = make_trainer("IDEALTrainer_noConsistency", fold=FOLD)
     without_consistency.initialize()
     assert without_consistency.two_decoders is None
     phases = list(without_consistency.pretraining_phases())
-    assert [phase.name for phase in phases] == ["pretraining"] and len(phases[0].batches.images) == 4
+    assert [phase.name for phase in phases] == ["pretraining"]
+    assert len(phases[0].batches.images) == 4

@@ -39,7 +39,8 @@ def volume(**boxes: tuple[int, int]) -> np.ndarray:
 def test_centres_lie_in_their_object_and_are_bounded():
     cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12)), "b": volume(o2=(3, 4))})
     attention = Attention(cases, [1, 2])
-    assert set(attention.centres[1]) == {"a"} and set(attention.centres[2]) == {"a", "b"}
+    assert set(attention.centres[1]) == {"a"}
+    assert set(attention.centres[2]) == {"a", "b"}
     for o, by_case in attention.centres.items():
         for case, centres in by_case.items():
             assert 0 < len(centres) <= CENTRES_PER_CASE
@@ -51,18 +52,22 @@ def test_a_cut_holds_image_and_segmentation_of_the_same_place():
     attention = Attention(cases, [1, 2])
     image, segmentation = attention.cut("a", [[-1, 2], [8, 14], [17, 25]])
     assert image.shape == segmentation.shape == (1, 3, 6, 8)
-    assert image.dtype == np.float32 and segmentation.dtype == np.int16
+    assert image.dtype == np.float32
+    assert segmentation.dtype == np.int16
     expected = np.full((3, 6, 8), UNKNOWN)
     expected[1:, :, :3] = np.array([1, 1, 2, 2, 0, 0])[:, None]
     assert (segmentation[0] == expected).all()
-    assert image[0, 1, 0, 0] == 8 * 20 + 17 and not image[0, 0].any() and not image[0, :, :, 3:].any()
+    assert image[0, 1, 0, 0] == 8 * 20 + 17
+    assert not image[0, 0].any()
+    assert not image[0, :, :, 3:].any()
 
 
 def test_regions_are_objects():
     cases = Cases({"a": volume(o1=(0, 4), o2=(4, 6))})
     attention = Attention(cases, [(1, 2), 2])
     assert len(attention.centres[1, 2]["a"]) > len(attention.centres[2]["a"]) > 0
-    assert labels_of((1, 2)) == (1, 2) and labels_of(2) == (2,)
+    assert labels_of((1, 2)) == (1, 2)
+    assert labels_of(2) == (2,)
 
 
 def test_the_background_is_an_object_beside_a_single_one():

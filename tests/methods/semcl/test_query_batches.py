@@ -40,7 +40,7 @@ def cases_by_object(batch: dict[str, torch.Tensor]) -> dict[int, list[int]]:
     return seen
 
 
-@pytest.mark.parametrize("size", ((16, 16), (4, 16, 16)))
+@pytest.mark.parametrize("size", [(16, 16), (4, 16, 16)])
 def test_shapes_and_balance(size):
     batch = batches(size=size)[0]
     assert batch["image"].shape == batch["mask"].shape == (24, 1, *size)
@@ -65,7 +65,8 @@ def test_each_attention_gives_its_share_of_an_objects_queries():
     both = QueryBatches([Attention(few, [1, 2]), Attention(many, [1, 2, 3])], views, 15, 0)
     seen = cases_by_object(both[0])
     for o in (0, 1):  # five queries: three of the one labelled case, two of the others
-        assert seen[o].count(0) == 3 and len(set(seen[o])) == 3
+        assert seen[o].count(0) == 3
+        assert len(set(seen[o])) == 3
     assert seen[2] == [5] * 5  # there is but one case that shows object 3
 
 

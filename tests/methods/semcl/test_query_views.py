@@ -53,7 +53,7 @@ def test_dummy_2d_keeps_slices_apart():
     torch.testing.assert_close(seen[0, :, 8, 8], torch.arange(4.0))
 
 
-@pytest.mark.parametrize("mirror_axes", (None, ()))
+@pytest.mark.parametrize("mirror_axes", [None, ()])
 def test_an_object_out_of_sight_is_no_view(mirror_axes):
     views = QueryViews((8, 8), (-0.1, 0.1), mirror_axes, False)
     image = torch.rand(1, *views.cut_size)

@@ -31,8 +31,8 @@ def pretrained_weights(trainer) -> dict[str, torch.Tensor]:
     return torch.load(f"{trainer.output_folder}/checkpoint_pretrained.pth", weights_only=True)["network_weights"]
 
 
-@pytest.mark.parametrize("plans", ("nnUNetTinyPlans", "nnUNetTinyResEncPlans"))
-@pytest.mark.parametrize("configuration", ("2d", "3d_fullres"))
+@pytest.mark.parametrize("plans", ["nnUNetTinyPlans", "nnUNetTinyResEncPlans"])
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_the_network_is_nnunets_planned_one_and_has_learnt(make_trainer, plans, configuration):
     trainer = make_trainer(configuration=configuration, plans=plans)
     trainer.num_pretraining_epochs = 1

@@ -50,7 +50,8 @@ def test_hidden_cases_take_part_and_their_labels_do_not(budget, make_trainer):
     assert masked_cases(fold / "coarse_attention") == set(split(budget)["unlabelled"])
     assert masked_cases(fold / "refined_attention") == set(split(budget)["unlabelled"])
     for phase in ("coarse", "pretraining", "refinement"):
-        assert (fold / f"{phase}_log.jsonl").is_file() and (fold / f"{phase}.png").is_file()
+        assert (fold / f"{phase}_log.jsonl").is_file()
+        assert (fold / f"{phase}.png").is_file()
     assert not list(fold.glob("checkpoint_coarse.pth"))
 
     data = budget.preprocessed / "nnUNetPlans_2d"
@@ -86,7 +87,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", ("coarse", "soft masks", "pretraining", "refined masks", "refinement"))
+@pytest.mark.parametrize("moment", ["coarse", "soft masks", "pretraining", "refined masks", "refinement"])
 def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, monkeypatch, moment):
     whole = pretrain(make_trainer(fold=FOLD))
     shutil.rmtree(budget.root / "results")

@@ -34,7 +34,8 @@ def test_half_are_drawn_where_classes_meet():
     segmentations = torch.zeros(1, 64, 64, dtype=torch.int16)
     segmentations[:, 32:] = 1
     boundary = at_boundary(segmentations)
-    assert boundary[0, 31:33].all() and boundary.sum() == 2 * 64
+    assert boundary[0, 31:33].all()
+    assert boundary.sum() == 2 * 64
     voxel, _ = sample_voxels(segmentations, 200, np.random.default_rng(0))
     assert 100 <= boundary.flatten()[voxel].sum() <= 110  # 50 of each class, and what chance adds
 
@@ -44,7 +45,7 @@ def test_nothing_known_gives_nothing():
     assert len(voxel) == len(voxel_class) == 0
 
 
-@pytest.mark.parametrize("shape", ((1, 6, 6), (1, 6, 6, 6)))
+@pytest.mark.parametrize("shape", [(1, 6, 6), (1, 6, 6, 6)])
 def test_one_class_has_no_boundary(shape):
     assert not at_boundary(torch.ones(shape)).any()
 
@@ -70,15 +71,17 @@ def test_a_batch_holds_patches_and_what_is_known_of_their_voxels():
     assert all(torch.equal(a, b) for a, b in zip(batch["target"], whole["target"], strict=True))
     assert torch.equal(whole["target"][0].flatten()[batch["voxel"]].long(), batch["voxel_class"])
     assert set(batch["voxel_class"].tolist()) == {0, 1, 2}  # not what is to be ignored
-    assert torch.equal(batch["voxel"], batches[5]["voxel"]) and not torch.equal(batch["voxel"], batches[6]["voxel"])
+    assert torch.equal(batch["voxel"], batches[5]["voxel"])
+    assert not torch.equal(batch["voxel"], batches[6]["voxel"])
 
 
-@pytest.mark.parametrize("ignore", ({}, {"ignore": 3}))
+@pytest.mark.parametrize("ignore", [{}, {"ignore": 3}])
 def test_regions_make_a_class_of_each_way_to_lie_in_them(ignore):
     labels = LabelManager(REGIONS | ignore, (1, 2))
     segmentation = torch.tensor([0, 1, 2, 3 if ignore else 0], dtype=torch.int16).view(1, 1, 2, 2)
     regions = [*labels.foreground_regions, *([3] if ignore else [])]  # as nnU-Net calls its transform
     target = ConvertSegmentationToRegionsTransform(regions, 0)(segmentation=segmentation[0])["segmentation"][None]
     background, whole, core, last = voxel_classes(target, labels).flatten().tolist()
-    assert len({background, whole, core}) == 3 and background == 0
+    assert len({background, whole, core}) == 3
+    assert background == 0
     assert last == (UNKNOWN if ignore else background)
