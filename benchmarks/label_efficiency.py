@@ -1,15 +1,16 @@
 """Label efficiency: trainer x labelled cases x steps x seed, on held-out cases, at equal optimiser steps.
 
     nnUNet_raw=... python benchmarks/label_efficiency.py -d 4 -c 2d -o WORK_FOLDER \
-        --labelled 2 8 all --steps 2000 --seeds 0 1 2 --trainers ColdTrainer Control SemCL SemCL:objective=object
+        --labelled 2 --steps 3200 --seeds 0 1 2 3 4 5 6 7 --trainers ColdTrainer Control SelfTraining SemCL
 
-A trainer is a class of benchmarks/trainers/label_efficiency_trainers.py, with settings behind a colon. Steps are those
-of all phases together, coarse training and pretraining included. A seed also chooses the labelled cases, so that one
-run of each trainer split_evenly them. Dice is that of the final checkpoint on the fold's validation cases, which no phase
-learns from or chooses by. With --group, labelled cases are counted by group, e.g. by patient.
+A trainer is a class of benchmarks/trainers/label_efficiency_trainers.py, with settings behind a colon, for example
+SemCL:objective=object. Steps are those of all phases together, coarse training and pretraining included. Seed s chooses
+the labelled cases and trains on fold 1 + (s mod 4): fold 0, on which things were chosen, is not reported (--folds 0
+is for choosing). Dice is that of the final checkpoint on the fold's validation cases, which no phase learns from or
+chooses by. With --group, labelled cases are counted by group, e.g. by patient.
 
-Each run appends a row to the results file. Run again, the script does what is missing, and takes up what was
-interrupted. Then it prints the table and draws the figure; --report does only that.
+Each run appends a row to the results file. The script runs only what is missing there and continues what was
+interrupted. Then it prints the tables and draws the figure; --report does only that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -31,9 +32,10 @@ from measures import measures_by_case
 from paired_report import draw, mean_of, report
 
 HERE = Path(__file__).parent
-BASE_FOLD = 0
+FOLDS = (1, 2, 3, 4)
+PROTOCOL = 2  # 1: rows before 2026-11-26, on fold 0, whose Control has two one-cycles; medpy's surface distances
 COLD = "ColdTrainer"
-NO_PRETRAINING = (COLD, "IDEAL_noPretraining")
+NO_PRETRAINING = (COLD, "AdamWOneCycle", "OnlineSelfTraining", "IDEAL_noPretraining")
 NO_COARSE = (*NO_PRETRAINING, "IDEAL", "SemCL_noUnlabelled")
 STEPS_PER_EPOCH = 50
 PRETRAINING_SHARE, IDEAL_SHARE = 0.7, 0.1  # of the steps; dense contrast teaches no label, training has to
@@ -51,13 +53,15 @@ class Run:
     pretraining_steps: int
     seed: int
     group: str | None = None  # of cases, by which labelled ones are counted
+    fold: int = 0  # with all its labels, from which the labelled cases are chosen
+    protocol: int = PROTOCOL
 
     @property
     def name(self) -> str:
         trainer = self.trainer.replace(":", "_").replace(",", "_")
         steps = f"{self.coarse_steps}+{self.pretraining_steps}of{self.steps}"
         counted = "groups" if self.group else ""
-        return f"{trainer}_{self.labelled}labelled{counted}_{steps}_seed{self.seed}"
+        return f"{trainer}_{self.labelled}labelled{counted}_{steps}_fold{self.fold}_seed{self.seed}"
 
 
 def main() -> None:
@@ -78,6 +82,8 @@ def main() -> None:
             _share(steps, _pretraining_share(trainer, args)) if _class(trainer) not in NO_PRETRAINING else 0,
             seed,
             args.group,
+            args.folds[seed % len(args.folds)],
+            args.protocol,
         )
         for steps, labelled, seed, trainer in product(args.steps, args.labelled, args.seeds, args.trainers)
     ]
@@ -89,7 +95,7 @@ def main() -> None:
             done = {_key(row) for row in _rows(args.results)}
             waiting = [run for run in runs if _key(asdict(run)) not in done]
             print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done")
-            list(pool.map(lambda run: _train(run, folds[run.labelled, run.seed], args, lock), waiting))
+            list(pool.map(lambda run: _train(run, folds[run.fold, run.labelled, run.seed], args, lock), waiting))
     wanted = {_key(asdict(run)) for run in runs}
     rows = [row for row in _rows(args.results) if _key(row) in wanted]
     print(report(rows, args.trainers))
@@ -107,12 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labelled", nargs="+", default=["2", "8", "all"])
     parser.add_argument("--steps", nargs="+", type=int, default=[2000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--folds", nargs="+", type=int, default=list(FOLDS), help="seed s takes folds[s mod number]")
     parser.add_argument("--coarse-share", type=float, default=0.25, help="of the steps, before the contrast")
     parser.add_argument("--pretraining-share", type=float, help="of the steps, in contrast")
     parser.add_argument("--group", help="as in nnunet-semcl label-budget")
+    parser.add_argument("--splits", type=Path, help="a splits_final.json in place of nnU-Net's own folds")
     parser.add_argument("--in-memory", action="store_true", help="hold the cases in memory: faster, for small data")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "label_efficiency.jsonl")
+    parser.add_argument("--protocol", type=int, default=PROTOCOL, help="with --report --folds 0: 1 shows the old rows")
     parser.add_argument("--report", action="store_true", help="only print and draw what is there")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are missing")
     return parser
@@ -135,31 +144,34 @@ def _share(steps: int, share: float) -> int:
 
 def _set_environment(work: Path, jobs: int) -> None:
     os.environ["nnUNet_preprocessed"] = str(work.absolute() / "nnUNet_preprocessed")
-    os.environ["nnUNet_extTrainer"] = str(HERE.absolute() / "trainers")
+    os.environ.pop("nnUNet_extTrainer", None)  # the trainers here cannot be imported without a run's description
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     os.environ.setdefault("nnUNet_def_n_proc", "1")
 
 
-def _prepare(args: argparse.Namespace, raw: Path) -> dict[tuple[str, int], int]:
-    """Preprocessed data, plans and folds: (labelled, seed) -> fold."""
+def _prepare(args: argparse.Namespace, raw: Path) -> dict[tuple[int, str, int], int]:
+    """Preprocessed data, plans and folds: (fold with all labels, labelled, seed) -> fold to train on."""
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / raw.name
     os.environ["nnUNet_n_proc_DA"] = "1"  # with 0 nnU-Net's planner asks torch for no thread at all
     os.environ["nnUNet_results"] = str(args.o)
     if not (preprocessed / f"nnUNetPlans_{args.c}").is_dir():
         _call(f"nnUNetv2_plan_and_preprocess -d {args.d} -c {args.c} -np 2")
+    if args.splits and not (preprocessed / "splits_final.json").is_file():
+        (preprocessed / "splits_final.json").write_bytes(args.splits.read_bytes())
     if args.p == "nnUNetTinyPlans":
         _call(f"nnunet-semcl plan -d {args.d} --preset tiny")
     group = ["--group", args.group] if args.group else []
     folds = {}
     for labelled, seed in product(args.labelled, args.seeds):
+        base = args.folds[seed % len(args.folds)]
         if labelled == "all":
-            folds[labelled, seed] = BASE_FOLD
+            folds[base, labelled, seed] = base
             continue
         _call(f"nnunet-semcl label-budget -d {args.d} --labelled {labelled} --seed {seed}", *group)
         splits = json.loads((preprocessed / "splits_final.json").read_text())
-        wanted = {"fold": BASE_FOLD, "labelled": int(labelled), "seed": seed, "group": args.group}
-        folds[labelled, seed] = next(i for i, fold in enumerate(splits) if fold.get("label_budget") == wanted)
+        wanted = {"fold": base, "labelled": int(labelled), "seed": seed, "group": args.group}
+        folds[base, labelled, seed] = next(i for i, fold in enumerate(splits) if fold.get("label_budget") == wanted)
     return folds
 
 
@@ -178,6 +190,7 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     }
     environment = {
         "nnUNet_results": str(folder.absolute()),
+        "nnUNet_extTrainer": str(HERE.absolute() / "trainers"),
         "LABEL_EFFICIENCY": json.dumps(description),
         # In-process augmentation, so that a run repeats bit for bit.
         "nnUNet_n_proc_DA": "0" if args.device == "cpu" else os.environ.get("nnUNet_n_proc_DA", "12"),
@@ -220,7 +233,7 @@ def _rows(file: Path) -> list[dict]:
 
 
 def _key(row: dict) -> tuple:
-    return tuple(row.get(name) for name in Run.__dataclass_fields__)
+    return tuple(row.get(field.name, field.default) for field in fields(Run))
 
 
 if __name__ == "__main__":

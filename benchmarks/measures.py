@@ -1,22 +1,26 @@
-"""Dice, and surface distances in mm, of the cases nnU-Net has validated."""
+"""Dice, IoU, and surface distances in mm, of the cases that nnU-Net has validated."""
 
 from __future__ import annotations
 
 import ast
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
-from medpy.metric.binary import asd, hd95
+import torch
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
+
+Measures = dict[str, float]
 
 
-def measures_by_case(summary: Path) -> dict[str, dict[str, float]]:
+def measures_by_case(summary: Path) -> dict[str, Measures]:
     """Means over the objects (labels or regions) of each case in nnU-Net's validation/summary.json.
 
-    Returns: case -> dice, asd and hd95 in mm (medpy's: surface voxels of the prediction to the reference's, and the
-    95th percentile both ways), missed: how many objects were not predicted at all. What is undefined is left out, as
-    Dice where neither has the object, distances where one has not.
+    Returns: case -> dice, iou; asd and hd95 in mm (MONAI's, over both surfaces); missed: how many objects were not
+    predicted at all. An undefined measure is left out: Dice where neither side has the object, distances where one
+    side has none.
     """
     return {
         Path(case["reference_file"]).name.split(".")[0]: _measures(case)
@@ -24,22 +28,41 @@ def measures_by_case(summary: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def _measures(case: dict) -> dict[str, float]:
-    image = SimpleITK.ReadImage(case["reference_file"])
-    reference = SimpleITK.GetArrayFromImage(image)
-    prediction = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(case["prediction_file"]))
-    spacing = image.GetSpacing()[::-1]
-    dice, distances, missed = [], [], 0
-    for key, of_object in case["metrics"].items():
-        dice.append(of_object["Dice"])
+def _measures(case: dict) -> Measures:
+    reference, spacing = _read(case["reference_file"])
+    prediction, _ = _read(case["prediction_file"])
+    dice, iou, distances, missed = [], [], [], 0
+    for key, metrics in case["metrics"].items():
+        dice.append(metrics["Dice"])
+        iou.append(metrics["IoU"])
         labels = np.atleast_1d(ast.literal_eval(key))
-        found, there = np.isin(prediction, labels), np.isin(reference, labels)
-        missed += int(there.any() and not found.any())
-        if found.any() and there.any():
-            distances.append((asd(found, there, spacing), hd95(found, there, spacing)))
-    measures = {"missed": missed}
-    if not np.isnan(dice).all():
-        measures["dice"] = round(float(np.nanmean(dice)), 4)
+        found, true = np.isin(prediction, labels), np.isin(reference, labels)
+        missed += int(true.any() and not found.any())
+        if found.any() and true.any():
+            distances.append(surface_distances(found, true, spacing))
+    measures: Measures = {"missed": missed}
+    for name, values in (("dice", dice), ("iou", iou)):
+        if not np.isnan(values).all():
+            measures[name] = round(float(np.nanmean(values)), 4)
     if distances:
         measures["asd"], measures["hd95"] = (round(float(mean), 3) for mean in np.mean(distances, 0))
     return measures
+
+
+def surface_distances(found: np.ndarray, true: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Average surface distance and HD95 in mm of two masks (Z, Y, X), or (1, Y, X) for a picture."""
+    if len(found) == 1:
+        found, true, spacing = found[0], true[0], spacing[1:]
+    masks = [torch.from_numpy(mask)[None, None].float() for mask in (found, true)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of MONAI's own call
+        asd = compute_average_surface_distance(*masks, include_background=True, symmetric=True, spacing=spacing)
+        hd95 = compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=spacing)
+    return asd.item(), hd95.item()
+
+
+def _read(file: str) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Labels (Z, Y, X), by nnU-Net's reader for the format, and their spacing in mm."""
+    ending = "".join(Path(file).suffixes[-2:]) if file.endswith(".nii.gz") else Path(file).suffix
+    labels, properties = determine_reader_writer_from_file_ending(ending, file, verbose=False)().read_seg(file)
+    return labels[0], tuple(properties["spacing"])

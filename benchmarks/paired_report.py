@@ -1,78 +1,119 @@
-"""Table and figure of label_efficiency.py's rows: Dice of each trainer, and differences paired by case and seed."""
+"""Table and figure of label_efficiency.py's rows: Dice of each trainer, and differences with the seed as the unit."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.stats import wilcoxon
+
+from nnunet_semcl.evaluation.statistics import holm, mean_by_seed, t_interval, two_way_bootstrap
+
+Budget = tuple[int, str]  # steps, labelled cases
 
 
 def report(rows: list[dict], trainers: list[str]) -> str:
-    """Dice of each trainer, and its paired differences from each of the others named before it."""
-    lines = []
-    for steps, labelled in sorted({(r["steps"], r["labelled"]) for r in rows}):
-        lines.append(f"\n{labelled} labelled, {steps} steps")
-        dice = {t: _dice_by_pair(rows, t, labelled, steps) for t in trainers}
-        for trainer in trainers:
-            seeds = _dice_by_seed(dice[trainer])
-            each = " ".join(f"{100 * value:.1f}" for value in seeds.values())
-            mean = 100 * np.mean(list(seeds.values())) if seeds else float("nan")
-            cases = [case for r in rows if _is_of(r, trainer, labelled, steps) for case in r["cases"].values()]
-            lines.append(
-                f"  {trainer:40} {mean:6.2f}   seeds {each}   ASD {mean_of(cases, 'asd'):.2f} mm, "
-                f"HD95 {mean_of(cases, 'hd95'):.2f} mm, {sum(case.get('missed', 0) for case in cases)} objects missed"
-            )
-        for i, trainer in enumerate(trainers):
-            for other in trainers[:i]:
-                pairs = sorted(dice[trainer].keys() & dice[other].keys())
-                if pairs:
-                    difference = np.array([dice[trainer][p] - dice[other][p] for p in pairs])
-                    low, high = _confidence(difference, [case for _, case in pairs])
-                    p = wilcoxon(difference).pvalue if difference.any() else 1.0
-                    lines.append(
-                        f"  {trainer} - {other}: {100 * difference.mean():+.2f} "
-                        f"[{100 * low:+.2f}, {100 * high:+.2f}], p = {p:.2g}, {len(pairs)} pairs"
-                    )
-    return "\n".join(lines)
+    """Markdown: a table of trainers for each budget, and one of their differences.
+
+    Dice in percent. A difference is the mean over seeds of the mean over patients. p is that of a t-test over seeds,
+    adjusted for all differences of the report (Holm).
+    """
+    parts = []
+    differences = [
+        (budget, trainer, other, paired(rows, budget, trainer, other))
+        for budget in budgets(rows)
+        for i, trainer in enumerate(trainers)
+        for other in trainers[:i]
+    ]
+    differences = [entry for entry in differences if entry[3]]
+    tests = [t_interval(list(mean_by_seed(by_seed).values())) for *_, by_seed in differences]
+    adjusted = holm([p for _, p in tests])
+    for budget in budgets(rows):
+        steps, labelled = budget
+        parts += [f"\n**{labelled} labelled, {steps} steps**\n", *_trainer_table(rows, budget, trainers)]
+        lines = [
+            "",
+            "| difference | mean | 95 %, seeds and patients redrawn | 95 %, t over seeds | p (Holm) | each seed |",
+        ]
+        lines.append("|---|---|---|---|---|---|")
+        for (of, trainer, other, by_seed), ((low, high), _), p in zip(differences, tests, adjusted, strict=True):
+            if of == budget:
+                seeds = list(mean_by_seed(by_seed).values())
+                drawn = two_way_bootstrap(by_seed)
+                lines.append(
+                    f"| {trainer} - {other} | {np.mean(seeds):+.2f} | [{drawn.low:+.2f}, {drawn.high:+.2f}] "
+                    f"| [{low:+.2f}, {high:+.2f}] | {p:.2g} | {' '.join(f'{value:+.1f}' for value in seeds)} |"
+                )
+        parts += lines
+    return "\n".join(parts)
+
+
+def _trainer_table(rows: list[dict], budget: Budget, trainers: list[str]) -> list[str]:
+    lines = ["| trainer | Dice | each seed | ASD, mm | HD95, mm | objects missed | minutes a run |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for trainer in trainers:
+        own = [row for row in rows if _is_of(row, trainer, budget)]
+        seeds = mean_by_seed(dice_by_patient(rows, budget, trainer))
+        if not seeds:
+            continue
+        cases = [case for row in own for case in row["cases"].values()]
+        minutes = [row["seconds"] / 60 for row in own if row["seconds"]]
+        lines.append(
+            f"| {trainer} | {np.mean(list(seeds.values())):.1f} | {' '.join(f'{v:.1f}' for v in seeds.values())} "
+            f"| {mean_of(cases, 'asd'):.2f} | {mean_of(cases, 'hd95'):.2f} "
+            f"| {sum(case.get('missed', 0) for case in cases)} | {np.mean(minutes) if minutes else float('nan'):.1f} |"
+        )
+    return lines
 
 
 def draw(rows: list[dict], trainers: list[str], file: Path) -> None:
-    steps = sorted({r["steps"] for r in rows})
+    """Mean Dice over the number of labelled cases, a panel for each number of steps, a dot for each seed."""
+    steps = sorted({row["steps"] for row in rows})
     if not steps:
         return
-    budgets = sorted({r["labelled"] for r in rows}, key=lambda b: float("inf") if b == "all" else int(b))
+    labelled = sorted({row["labelled"] for row in rows}, key=_number)
     figure = Figure(figsize=(5 * len(steps), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, s in zip(figure.subplots(1, len(steps), squeeze=False)[0], steps, strict=True):
+    for axis, number in zip(figure.subplots(1, len(steps), squeeze=False)[0], steps, strict=True):
         for trainer in trainers:
-            means = [list(_dice_by_seed(_dice_by_pair(rows, trainer, b, s)).values()) for b in budgets]
+            means = [list(mean_by_seed(dice_by_patient(rows, (number, b), trainer)).values()) for b in labelled]
             known = [i for i, values in enumerate(means) if values]
             line = axis.plot(known, [np.mean(means[i]) for i in known], marker="o", label=trainer)[0]
             for i in known:
                 axis.plot([i] * len(means[i]), means[i], ".", color=line.get_color(), alpha=0.5)
-        axis.set(title=f"{s} steps", xlabel="labelled cases", ylabel="Dice", xticks=range(len(budgets)))
-        axis.set_xticklabels(budgets)
+        axis.set(title=f"{number} steps", xlabel="labelled cases", ylabel="Dice, percent", xticks=range(len(labelled)))
+        axis.set_xticklabels(labelled)
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(file, dpi=120)
 
 
-def _is_of(row: dict, trainer: str, labelled: str, steps: int) -> bool:
-    return (row["trainer"], row["labelled"], row["steps"]) == (trainer, labelled, steps)
+def budgets(rows: list[dict]) -> list[Budget]:
+    return sorted({(row["steps"], row["labelled"]) for row in rows}, key=lambda b: (b[0], _number(b[1])))
 
 
-def _dice_by_pair(rows: list[dict], trainer: str, labelled: str, steps: int) -> dict[tuple[int, str], float]:
+def dice_by_patient(rows: list[dict], budget: Budget, trainer: str) -> dict[int, dict[str, float]]:
+    """Seed -> patient -> Dice in percent; cases of one patient (see `--group`) are averaged."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if _is_of(row, trainer, budget):
+            patients: dict[str, list[float]] = {}
+            for case, measures in row["cases"].items():
+                if "dice" in measures:
+                    patients.setdefault(_patient(case, row.get("group")), []).append(100 * measures["dice"])
+            by_seed[row["seed"]] = {patient: float(np.mean(values)) for patient, values in patients.items()}
+    return by_seed
+
+
+def paired(rows: list[dict], budget: Budget, trainer: str, other: str) -> dict[int, dict[str, float]]:
+    """Seed -> patient -> trainer minus other, for what both have."""
+    one, two = (dice_by_patient(rows, budget, name) for name in (trainer, other))
     return {
-        (r["seed"], case): measures["dice"]
-        for r in rows
-        if _is_of(r, trainer, labelled, steps)
-        for case, measures in r["cases"].items()
-        if "dice" in measures
+        seed: {patient: one[seed][patient] - two[seed][patient] for patient in one[seed].keys() & two[seed].keys()}
+        for seed in one.keys() & two.keys()
     }
 
 
@@ -81,19 +122,14 @@ def mean_of(cases: Iterable[dict[str, float]], measure: str) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _dice_by_seed(dice: dict[tuple[int, str], float]) -> dict[int, float]:
-    seeds: dict[int, list[float]] = defaultdict(list)
-    for (seed, _), value in dice.items():
-        seeds[seed].append(value)
-    return {seed: float(np.mean(values)) for seed, values in sorted(seeds.items())}
+def _is_of(row: dict, trainer: str, budget: Budget) -> bool:
+    return (row["trainer"], row["steps"], row["labelled"]) == (trainer, *budget)
 
 
-def _confidence(difference: np.ndarray, cases: list[str], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, drawn by case: the seeds of one case belong together."""
-    rng = np.random.default_rng(0)
-    by_case: dict[str, list[float]] = defaultdict(list)
-    for case, value in zip(cases, difference, strict=True):
-        by_case[case].append(value)
-    means = np.array([np.mean(values) for values in by_case.values()])
-    drawn = rng.choice(means, (draws, len(means))).mean(1)
-    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+def _patient(case: str, group: str | None) -> str:
+    match = re.search(group, case) if group else None
+    return match.group() if match else case
+
+
+def _number(labelled: str) -> float:
+    return float("inf") if labelled == "all" else int(labelled)

@@ -1,20 +1,28 @@
-"""The command nnunet-semcl. Imports of torch and nnU-Net wait until a sub-command needs them."""
+"""The command nnunet-semcl. It imports torch and nnU-Net only when a sub-command needs them."""
+
+from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_semcl.errors import InputError
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one sub-command and returns its exit code; 1, with the message on stderr, for an InputError.
+    """Runs one sub-command and returns its exit code. An InputError returns 1 and prints its message to stderr.
 
-    Raises SystemExit for -h and for arguments that do not parse, as argparse does.
+    Raises:
+        SystemExit: for -h and for arguments that argparse cannot parse.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        # handed on before argparse looks at them: every argument, -h too, is nnU-Net's
+        # before argparse: every argument of train and predict is nnU-Net's, -h too
         if argv[:1] == ["train"]:
             _train(argv[1:])
             return 0
@@ -29,124 +37,59 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nnunet-semcl", description="Contrastive pretraining inside nnU-Net v2.")
+    parser = argparse.ArgumentParser(
+        prog="nnunet-semcl",
+        description="Contrastive pretraining inside nnU-Net v2.",
+        epilog="Help and an example for one command: nnunet-semcl COMMAND -h",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    path = commands.add_parser("path", help='the folder for: export nnUNet_extTrainer="$(nnunet-semcl path)"')
-    path.set_defaults(run=_path)
-
-    commands.add_parser("train", help="nnUNetv2_train, with the trainers of this package")
-    commands.add_parser("predict", help="nnUNetv2_predict, with the trainers of this package")
-
-    plan = commands.add_parser(
-        "plan",
-        help="a preset's variant of nnU-Net's plans, beside them",
-        description="Writes a preset's variant of nnU-Net's plans beside them; nnUNetv2_train "
-        "selects it with -p. Nothing is preprocessed again.",
-    )
-    plan.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
-    plan.add_argument("--preset", required=True, help="a preset's name (tiny), or a JSON file of your own")
-    plan.add_argument(
-        "-p",
-        default="nnUNetPlans",
-        metavar="PLANS",
-        help="identifier of the plans to start from (default: nnUNetPlans)",
-    )
-    plan.set_defaults(run=_plan)
-
-    budget = commands.add_parser(
-        "label-budget",
-        help="further folds in which only some training cases keep their labels",
-        description="Appends to splits_final.json, for each fold with all its labels, one in which only some training "
-        "cases keep theirs. What is in the file stays; without a file, nnU-Net's own split is made first.",
-    )
-    budget.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
-    budget.add_argument(
-        "--labelled",
-        type=int,
-        metavar="NUMBER",
-        help="how many training cases keep their labels (with --group: how many groups); without it only the split "
-        "is made",
-    )
-    budget.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
-    budget.add_argument(
-        "--group",
-        metavar="REGEX",
-        help=r"cases in whose names it finds the same text stay together, e.g. 'patient\d+'",
-    )
-    budget.set_defaults(run=_label_budget)
-
-    convert = commands.add_parser("convert", help="a public data set, in nnU-Net's raw layout")
-    sources = convert.add_subparsers(metavar="SOURCE", required=True)
-    btcv = sources.add_parser("btcv", help="abdominal CT of the challenge Beyond the Cranial Vault, 13 organs")
-    btcv.add_argument("rawdata", type=Path, metavar="RAWDATA", help="the challenge's folder RawData, unpacked")
-    btcv.add_argument("-d", required=True, type=int, metavar="ID", help="a free id for the data set, e.g. 17")
-    btcv.set_defaults(run=_convert_btcv)
-
-    unlabelled = commands.add_parser(
-        "unlabelled",
-        help="preprocesses images without labels, for pretraining",
-        description="Preprocesses images without labels by the data set's own plans, into folders that nnU-Net never "
-        "trains on. Run again, it goes on where it was; a case that is complete stays as it is.",
-    )
-    unlabelled.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
-    unlabelled.add_argument(
-        "-i", required=True, type=Path, metavar="FOLDER", help="the images, named as in nnU-Net's imagesTr"
-    )
-    unlabelled.add_argument(
-        "-c", nargs="+", metavar="CONFIGURATION", help="configurations (default: all that are preprocessed)"
-    )
-    unlabelled.add_argument(
-        "-p", default="nnUNetPlans", metavar="PLANS", help="identifier of the plans (default: nnUNetPlans)"
-    )
-    unlabelled.add_argument("-np", type=int, metavar="N", help="processes at a time (default: nnU-Net's)")
-    unlabelled.set_defaults(run=_unlabelled)
-
-    export = commands.add_parser(
-        "export",
-        help="a trained model that predicts without this package",
-        description="Writes a trained model as one of nnUNetTrainer's, for nnUNetv2_predict_from_modelfolder, and "
-        "proves that a process without this package predicts the same logits with it, bit for bit.",
-    )
-    export.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
-    export.add_argument("-c", required=True, metavar="CONFIGURATION", help="configuration that was trained")
-    export.add_argument("-tr", required=True, metavar="TRAINER", help="trainer that it was trained by")
-    export.add_argument(
-        "-p", default="nnUNetPlans", metavar="PLANS", help="identifier of the plans (default: nnUNetPlans)"
-    )
-    export.add_argument(
-        "-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds (default: 0 1 2 3 4)"
-    )
-    export.add_argument(
-        "-chk",
-        default="checkpoint_final.pth",
-        metavar="CHECKPOINT",
-        help="name of the checkpoints (default: checkpoint_final.pth)",
-    )
-    export.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="the model's new folder")
-    export.add_argument(
-        "-i",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="one case to compare the logits of, a file for each channel; on the CPU (default: noise, one patch)",
-    )
-    export.set_defaults(run=_export)
-
-    doctor = commands.add_parser("doctor", help="says what stands in the way of a training, and what mends it")
-    doctor.set_defaults(run=_doctor)
-
-    demo = commands.add_parser("demo", help="a small training from beginning to end, on data made for it")
-    demo.add_argument(
-        "-o",
-        type=Path,
-        default=Path("nnunet_semcl_demo"),
-        metavar="FOLDER",
-        help="where it is written (default: nnunet_semcl_demo)",
-    )
-    demo.set_defaults(run=_demo)
+    _add_path(commands)
+    commands.add_parser("train", help="run nnUNetv2_train with the trainers of this package")
+    commands.add_parser("predict", help="run nnUNetv2_predict with the trainers of this package")
+    _add_plan(commands)
+    _add_label_budget(commands)
+    _add_convert(commands)
+    _add_unlabelled(commands)
+    _add_export(commands)
+    _add_doctor(commands)
+    _add_demo(commands)
     return parser
+
+
+def _add(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """Adds a sub-command. The summary is its line in the list of commands, the rest is for its own -h."""
+    parser = commands.add_parser(name, help=summary, description=description, epilog=f"Example: {example}")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", required=True, metavar="DATASET", help="name or id of the data set")
+
+
+def _add_plans(parser: argparse.ArgumentParser, purpose: str = "") -> None:
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help=f"identifier of the plans{purpose} (default: nnUNetPlans)"
+    )
+
+
+def _add_path(commands: Commands) -> None:
+    _add(
+        commands,
+        "path",
+        _path,
+        "print the value for nnUNet_extTrainer",
+        "Prints the value for nnUNet_extTrainer, which tells nnU-Net where this package's trainers are. Folders that "
+        "the variable names already are kept.",
+        'export nnUNet_extTrainer="$(nnunet-semcl path)"',
+    )
 
 
 def _path(args: argparse.Namespace) -> None:
@@ -167,10 +110,52 @@ def _predict(arguments: list[str]) -> None:
     predict(arguments)
 
 
+def _add_plan(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "plan",
+        _plan,
+        "write a preset's variant of nnU-Net's plans",
+        "Applies a preset to nnU-Net's plans and saves the result as a new plans file next to them. Select it with "
+        "nnUNetv2_train -p. Nothing has to be preprocessed again.",
+        "nnunet-semcl plan -d 17 --preset tiny",
+    )
+    _add_dataset(parser)
+    parser.add_argument("--preset", required=True, help="name of a preset (tiny, paper), or path of your own JSON file")
+    _add_plans(parser, " to start from")
+
+
 def _plan(args: argparse.Namespace) -> None:
     from nnunet_semcl.commands.plan import write_preset_plans
 
     write_preset_plans(args.d, args.preset, args.p)
+
+
+def _add_label_budget(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "label-budget",
+        _label_budget,
+        "add folds in which only some training cases keep their labels",
+        "For each fold with all labels, appends a fold with few labels to splits_final.json: only some training cases "
+        "keep their labels. Existing folds are not changed. If the file does not exist, nnU-Net's own split is "
+        "created first.",
+        "nnunet-semcl label-budget -d 27 --labelled 4 --group 'patient\\d+'",
+    )
+    _add_dataset(parser)
+    parser.add_argument(
+        "--labelled",
+        type=int,
+        metavar="NUMBER",
+        help="number of training cases that keep their labels (with --group: number of groups); without this option "
+        "only the split is created",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: 0)")
+    parser.add_argument(
+        "--group",
+        metavar="REGEX",
+        help=r"keep cases together if this pattern matches the same text in their names, e.g. 'patient\d+'",
+    )
 
 
 def _label_budget(args: argparse.Namespace) -> None:
@@ -179,10 +164,52 @@ def _label_budget(args: argparse.Namespace) -> None:
     add_label_budget(args.d, args.labelled, args.seed, args.group)
 
 
+def _add_convert(commands: Commands) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="convert a public data set to nnU-Net's raw format",
+        description="Converts a public data set to nnU-Net's raw format.",
+        epilog="Example: nnunet-semcl convert btcv RawData -d 17",
+    )
+    parser = _add(
+        convert.add_subparsers(metavar="SOURCE", required=True),
+        "btcv",
+        _convert_btcv,
+        "abdominal CT of the challenge Beyond the Cranial Vault, 13 organs",
+        "Checks the scans of the challenge Beyond the Cranial Vault (abdominal CT, 13 organs) and copies them to "
+        "nnUNet_raw.",
+        "nnunet-semcl convert btcv RawData -d 17",
+    )
+    parser.add_argument("rawdata", type=Path, metavar="RAWDATA", help="the challenge's folder RawData, unzipped")
+    parser.add_argument("-d", required=True, type=int, metavar="ID", help="an unused id for the data set, e.g. 17")
+
+
 def _convert_btcv(args: argparse.Namespace) -> None:
     from nnunet_semcl.commands.convert_btcv import convert_btcv
 
     convert_btcv(args.rawdata, args.d)
+
+
+def _add_unlabelled(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "unlabelled",
+        _unlabelled,
+        "preprocess images without labels for pretraining",
+        "Preprocesses images without labels with the data set's own plans, into folders that nnU-Net never trains on. "
+        "To continue after an interruption, run the command again: complete cases are not preprocessed twice. The "
+        "exit code is 1 if an image cannot be used; the other images are preprocessed all the same.",
+        "nnunet-semcl unlabelled -d 17 -i imagesUnlabelled",
+    )
+    _add_dataset(parser)
+    parser.add_argument(
+        "-i", required=True, type=Path, metavar="FOLDER", help="folder of images, named as in nnU-Net's imagesTr"
+    )
+    parser.add_argument(
+        "-c", nargs="+", metavar="CONFIGURATION", help="configurations (default: all that are preprocessed)"
+    )
+    _add_plans(parser)
+    parser.add_argument("-np", type=int, metavar="N", help="number of processes (default: nnU-Net's)")
 
 
 def _unlabelled(args: argparse.Namespace) -> int:
@@ -192,16 +219,82 @@ def _unlabelled(args: argparse.Namespace) -> int:
     return 1 if left_out else 0
 
 
+def _add_export(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "export",
+        _export,
+        "export a trained model that predicts without this package",
+        "Exports a trained model for stock nnU-Net: predict with nnUNetv2_predict_from_modelfolder. The export is "
+        "verified: a process without this package must predict bit-identical logits.",
+        "nnunet-semcl export -d 17 -c 3d_fullres -tr SemCLTrainer -o exported",
+    )
+    _add_dataset(parser)
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="configuration of the trained model")
+    parser.add_argument("-tr", required=True, metavar="TRAINER", help="trainer of the trained model")
+    _add_plans(parser)
+    parser.add_argument(
+        "-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds (default: 0 1 2 3 4)"
+    )
+    parser.add_argument(
+        "-chk",
+        default="checkpoint_final.pth",
+        metavar="CHECKPOINT",
+        help="file name of the checkpoints (default: checkpoint_final.pth)",
+    )
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder for the exported model")
+    parser.add_argument(
+        "-i",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="one case to compare the logits on, one file per channel; predicted on the CPU (default: one patch of "
+        "noise)",
+    )
+
+
 def _export(args: argparse.Namespace) -> None:
     from nnunet_semcl.commands.export import export_model
 
     export_model(args.d, args.c, args.tr, args.p, args.f, args.chk, args.o, args.i)
 
 
+def _add_doctor(commands: Commands) -> None:
+    _add(
+        commands,
+        "doctor",
+        _doctor,
+        "check the installation and show how to fix it",
+        "Checks Python, PyTorch, nnU-Net, its folders and the trainers of this package. Below each fault it prints "
+        "the fix. The exit code is 1 if there is a fault.",
+        "nnunet-semcl doctor",
+    )
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from nnunet_semcl.commands.doctor import run_doctor
 
     return run_doctor()
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "demo",
+        _demo,
+        "run a short training from start to finish, on synthetic data",
+        "Draws a small synthetic data set, trains nnU-Net with and without pretraining, and prints the Dice of both "
+        "on held-out cases. It takes about five minutes on two CPU cores.",
+        "nnunet-semcl demo -o my_demo",
+    )
+    parser.add_argument(
+        "-o",
+        type=Path,
+        default=Path("nnunet_semcl_demo"),
+        metavar="FOLDER",
+        help="folder for all files of the demo (default: nnunet_semcl_demo)",
+    )
 
 
 def _demo(args: argparse.Namespace) -> None:

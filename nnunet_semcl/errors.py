@@ -1,18 +1,20 @@
-"""The one error for input that a user can fix."""
+"""The error for input that a user can fix."""
 
 from __future__ import annotations
 
 
 class InputError(RuntimeError):
-    """Bad input: one sentence that names the file or key and what is wrong, and one that says what to do.
+    """Wrong input that a user can fix.
 
-    The command line prints the message alone; inside nnUNetv2_train it ends the traceback.
+    The command line prints only the message; in nnUNetv2_train it is the last line of the traceback.
+
+    Args:
+        problem: one sentence without its full stop that names the file or key and what is wrong with it.
+        fix: one or two sentences that say what to do.
 
     >>> print(InputError("splits_final.json, fold 0: no case in 'train'", "Move cases to 'train'."))
     splits_final.json, fold 0: no case in 'train'. Move cases to 'train'.
     """
 
-    def __init__(self, problem: str, *fix: str) -> None:
-        if len(fix) == 3:  # the move is under way: where, found, expected, fix
-            problem, fix = f"{problem}: found {fix[0]}, expected {fix[1]}", fix[2:]
-        super().__init__(f"{problem}. {fix[0]}")
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem}. {fix}")

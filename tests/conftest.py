@@ -1,4 +1,4 @@
-"""The phantom, preprocessed once by nnU-Net's own commands, and trainers over it."""
+"""The phantom, preprocessed once with nnU-Net's own commands, and trainers for it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Read when torch is loaded: on few cores, threads that wait without sleeping starve the other processes.
+# Read when torch is loaded: on few cores, threads that wait actively slow down the other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Read when nnU-Net is loaded: else each pool of its own starts eight processes.
+# Read when nnU-Net is loaded: otherwise each of its pools starts eight processes.
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 
 import pytest
@@ -21,13 +22,18 @@ import torch
 from nnunet_semcl import plans
 from nnunet_semcl.commands.phantom import write_phantom
 
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 DATASET_ID = 999
 TRAINERS = Path(__file__).parent / "trainers"
 BIN = Path(sys.executable).parent
 
+MakeTrainer = Callable[..., "nnUNetTrainer"]
+
 
 class NNUNetFolders:
-    """nnU-Net's three folders below one root, with the phantom in them."""
+    """nnU-Net's three folders under one root, for the phantom."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -73,9 +79,9 @@ class NNUNetFolders:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
-    """Planned and preprocessed in 2d and 3d_fullres, PlainConvUNet and ResidualEncoderUNet. Not to be changed."""
+    """The phantom, planned and preprocessed: 2d and 3d_fullres, PlainConvUNet and ResidualEncoderUNet. Read-only."""
     folders = NNUNetFolders(tmp_path_factory.mktemp("nnunet"))
-    folders.environment["nnUNet_n_proc_DA"] = "1"  # with 0 nnU-Net's planner asks torch for no thread at all
+    folders.environment["nnUNet_n_proc_DA"] = "1"  # with 0, nnU-Net's planner asks torch for zero threads
     write_phantom(folders.root / "raw", DATASET_ID, cases=5, test_cases=1, seed=0, shape=(24, 40, 48))
     residual = folders.root / "residual.json"
     tiny = json.loads(Path(plans.__file__).with_name("tiny.json").read_text())
@@ -93,7 +99,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
 
 @pytest.fixture
 def folders(prepared: NNUNetFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NNUNetFolders:
-    """A copy that a test may change, with the environment pointing to it."""
+    """A copy of `prepared` that a test may change; the environment points to it."""
     copy = NNUNetFolders(tmp_path)
     shutil.copytree(prepared.raw, copy.raw)
     shutil.copytree(prepared.preprocessed, copy.preprocessed)
@@ -103,8 +109,8 @@ def folders(prepared: NNUNetFolders, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def make_trainer(folders: NNUNetFolders) -> Callable[..., object]:
-    """Builds a trainer as nnUNetv2_train does, in this process."""
+def make_trainer(folders: NNUNetFolders) -> MakeTrainer:
+    """Builds a trainer like nnUNetv2_train, but in this process."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     def make(
@@ -113,7 +119,7 @@ def make_trainer(folders: NNUNetFolders) -> Callable[..., object]:
         fold: int | str = 0,
         plans: str = "nnUNetTinyPlans",
         resume: bool = False,
-    ) -> object:
+    ) -> nnUNetTrainer:
         return get_trainer_from_args(str(DATASET_ID), configuration, fold, trainer, plans, resume, torch.device("cpu"))
 
     return make

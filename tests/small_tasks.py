@@ -1,4 +1,4 @@
-"""Each task over a small network, and a batch for it that can be split."""
+"""Each pretraining task on a small network, and a batch for it that can be split between processes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ TASKS = ("object", "voxel", "both", "segmentation", "ideal")
 
 
 class FinestLevel(DC_and_CE_loss):
+    """nnU-Net's loss on the finest level only."""
+
     def forward(self, output: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         return super().forward(output[0], target)
 
@@ -58,7 +60,7 @@ def whole_batch() -> dict[str, torch.Tensor]:
 
 
 def part_of_batch(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor]:
-    """A task's part of the batch: its views and patches, and the voxels and locations that lie in them."""
+    """A task's part of the batch: views and patches, and the voxels and locations in these."""
     batch = whole_batch()
     first, last = patches.start * SIZE**2, patches.stop * SIZE**2
     voxels = (batch["voxel"] >= first) & (batch["voxel"] < last)

@@ -1,4 +1,6 @@
-"""The command line: what reaches nnU-Net, what a user reads, and how long `path` may take to import."""
+"""The command line: what nnU-Net receives, what a user reads, and what `path` may import."""
+
+from __future__ import annotations
 
 import os
 import subprocess
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_semcl import trainers
+from nnunet_semcl import trainers  # type: ignore[attr-defined]  # setup.cfg maps trainers/ to this name
 from nnunet_semcl.cli import main
 from nnunet_semcl.commands.path import EXT_TRAINER, trainer_path
 from nnunet_semcl.errors import InputError
@@ -16,8 +18,8 @@ OWN = str(Path(trainers.__file__).parent)
 
 
 @pytest.fixture
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives back sys.argv and the environment, which train and predict change."""
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores sys.argv and the environment, which train and predict change."""
     monkeypatch.setattr(sys, "argv", ["pytest"])
     monkeypatch.setenv("nnUNet_extTrainer", "")
 
@@ -25,7 +27,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 # path
 
 
-def test_path_is_appended_once():
+def test_path_is_appended_once() -> None:
     assert trainer_path(None) == trainer_path("") == OWN
     both = trainer_path("/mine")
     assert both == os.pathsep.join(["/mine", OWN])
@@ -34,14 +36,16 @@ def test_path_is_appended_once():
     assert trainer_path(os.pathsep.join([OWN, "", "/mine"])) == os.pathsep.join([OWN, "/mine"])
 
 
-def test_path_prints_the_folder_and_nothing_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_path_prints_the_folder_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", "/mine")
     assert main(["path"]) == 0
     assert capsys.readouterr().out == f"/mine{os.pathsep}{OWN}\n"
     assert (Path(OWN) / "SemCLTrainer.py").is_file()
 
 
-def test_path_and_help_import_neither_torch_nor_nnunet():
+def test_path_and_help_import_neither_torch_nor_nnunet() -> None:
     code = (
         "import contextlib, sys; from nnunet_semcl.cli import main; main(['path'])\n"
         "with contextlib.suppress(SystemExit): main(['-h'])\n"
@@ -55,7 +59,7 @@ def test_path_and_help_import_neither_torch_nor_nnunet():
 # train and predict
 
 
-def test_help_of_train_is_nnunets_own():
+def test_train_help_is_nnunets() -> None:
     result = subprocess.run([sys.executable, "-m", "nnunet_semcl.cli", "train", "-h"], capture_output=True, text=True)
     assert result.returncode == 0
     assert "usage: nnunet-semcl train" in result.stdout
@@ -63,7 +67,7 @@ def test_help_of_train_is_nnunets_own():
     assert "--val_best" in result.stdout
 
 
-def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypatch: pytest.MonkeyPatch):
+def test_train_passes_all_arguments_on_after_the_check(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunetv2.run import run_training as nnunet
 
     from nnunet_semcl.commands import train
@@ -71,7 +75,7 @@ def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypat
     checked, trained = [], []
     monkeypatch.setattr(train, "check_training_input", lambda *arguments: checked.append(arguments))
     monkeypatch.setattr(nnunet, "run_training", stock := lambda *arguments, **named: trained.append((arguments, named)))
-    # -device mps: the only one for which nnU-Net leaves torch's number of threads alone
+    # -device mps: the only device for which nnU-Net does not change torch's number of threads
     assert (
         main(["train", "-tr", "SemCLTrainer", "4", "2d", "all", "-p", "nnUNetTinyPlans", "--c", "-device", "mps"]) == 0
     )
@@ -86,8 +90,8 @@ def test_train_hands_everything_on_after_the_check(surroundings: None, monkeypat
 
 
 def test_train_stops_at_a_failed_check_and_restores_nnunet(
-    surroundings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+    restored: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     from nnunetv2.run import run_training as nnunet
 
     trained = []
@@ -99,7 +103,7 @@ def test_train_stops_at_a_failed_check_and_restores_nnunet(
     assert "export nnUNet_preprocessed=" in capsys.readouterr().err
 
 
-def test_predict_hands_everything_on(surroundings: None, monkeypatch: pytest.MonkeyPatch):
+def test_predict_passes_all_arguments_on(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunetv2.inference import predict_from_raw_data as nnunet
 
     seen = []
@@ -110,10 +114,10 @@ def test_predict_hands_everything_on(surroundings: None, monkeypatch: pytest.Mon
     assert os.environ[EXT_TRAINER] == OWN
 
 
-# the others
+# other commands
 
 
-def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest.MonkeyPatch):
+def test_plan_doctor_and_demo_receive_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunet_semcl.commands import demo, doctor, plan
 
     calls = []
@@ -125,28 +129,44 @@ def test_plan_doctor_and_demo_are_called_with_what_was_given(monkeypatch: pytest
     monkeypatch.setattr(doctor, "run_doctor", lambda: 1)
     assert main(["doctor"]) == 1
 
-    folders = []
+    folders: list[Path] = []
     monkeypatch.setattr(demo, "run_demo", folders.append)
     assert main(["demo"]) == main(["demo", "-o", "elsewhere"]) == 0
     assert folders == [Path("nnunet_semcl_demo"), Path("elsewhere")]
 
 
-def test_an_input_error_of_any_sub_command_is_told_on_stderr(
+def test_an_input_error_of_any_sub_command_is_printed_to_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+) -> None:
     from nnunet_semcl.commands import doctor
 
-    def ill() -> int:
-        raise InputError("here", "this", "that", "Do so.")
+    def failing() -> int:
+        raise InputError("file.json: no 'key'", "Add it.")
 
-    monkeypatch.setattr(doctor, "run_doctor", ill)
+    monkeypatch.setattr(doctor, "run_doctor", failing)
     assert main(["doctor"]) == 1
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "here: found this, expected that. Do so.\n")
+    assert (captured.out, captured.err) == ("", "file.json: no 'key'. Add it.\n")
+
+
+SUB_COMMANDS = ("path", "plan", "label-budget", "convert", "convert btcv", "unlabelled", "export", "doctor", "demo")
+
+
+@pytest.mark.parametrize("command", SUB_COMMANDS)
+def test_help_ends_with_an_example(
+    command: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "-h"])
+    assert stop.value.code == 0
+    example = capsys.readouterr().out.splitlines()[-1]
+    assert example.startswith("Example: ")
+    assert f"nnunet-semcl {command}" in example
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["plan", "-d", "4"], ["path", "--here"]])
-def test_arguments_that_do_not_parse_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture):
+def test_arguments_that_do_not_parse_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2

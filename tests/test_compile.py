@@ -1,11 +1,11 @@
-"""torch.compile in pretraining: the same numbers, and no recompilation once it has seen what changes."""
+"""torch.compile in pretraining: the same numbers, and no recompilation once it knows which sizes vary."""
 
 import pytest
 import torch
 from small_tasks import PATCHES, TASKS, build_task, part_of_batch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-VARYING = {"ideal": ("image", "voxel", "place", "position")}  # as many rows as a batch happens to have
+VARYING = {"ideal": ("image", "voxel", "place", "position")}  # entries whose number of rows varies between batches
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -24,8 +24,11 @@ def test_the_same_loss_and_gradients_and_no_recompilation(name: str) -> None:
         for loss in losses:
             loss.backward()
         for one, other in zip(plain.parameters(), task.parameters(), strict=True):
-            assert (one.grad is None) == (other.grad is None)
-            assert one.grad is None or torch.equal(one.grad, other.grad)
+            if one.grad is None or other.grad is None:
+                assert one.grad is other.grad
+            else:
+                assert torch.equal(one.grad, other.grad)
         compilations.append(counter.frame_count)
-    assert compilations[0] and compilations[1:] == compilations[1:2] * 5, compilations
+    assert compilations[0] > 0, compilations
+    assert compilations[1:] == compilations[1:2] * 5, compilations
     assert task.state_dict().keys() == plain.state_dict().keys()

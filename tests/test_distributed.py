@@ -1,4 +1,4 @@
-"""Two processes on the CPU (gloo): they compute what one process computes over the whole batch."""
+"""Two processes on the CPU (gloo) compute the same as one process over the whole batch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from nnunetv2.run.run_training import get_trainer_from_args
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_module
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer_module
 from small_tasks import PATCHES, TASKS, build_task, part_of_batch
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.distributed import all_gather_object, gather, rank, split_evenly, world_size
 
-FOLD = 5  # the one that label-budget appends
+if TYPE_CHECKING:
+    from conftest import NNUNetFolders
+
+FOLD = 5  # label-budget appends it
 
 
 def gradients(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor]:
@@ -32,7 +36,7 @@ def gradients(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor
     return {"loss": loss.detach(), **{n: p.grad for n, p in task.named_parameters() if p.grad is not None}}
 
 
-def of_two_processes(process: int, port: int, folder: Path, work: Callable[..., None], *args: object) -> None:
+def run_one(process: int, port: int, folder: Path, work: Callable[..., None], *args: object) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=process, world_size=2)
@@ -44,11 +48,11 @@ def run_two(folder: Path, work: Callable[..., None], *args: object) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(of_two_processes, (port, folder, work, *args), nprocs=2)
+    mp.spawn(run_one, (port, folder, work, *args), nprocs=2)
 
 
 def save_gradients(folder: Path) -> None:
-    """An uneven split, but for nnU-Net's own loss, whose mean over processes supposes an even one."""
+    """Splits the batch unevenly, except for nnU-Net's loss, whose mean over processes assumes an even split."""
     for name in TASKS:
         cut = PATCHES // 2 if name == "segmentation" else PATCHES - 1
         parts = [(slice(0, 6), slice(0, cut)), (slice(6, 8), slice(cut, PATCHES))]
@@ -58,12 +62,13 @@ def save_gradients(folder: Path) -> None:
     assert gathered.tolist() == [0, 1, 2, 0, 1, 2, 3]
     assert gather(rows.long()).tolist() == gathered.tolist()
     (gathered * torch.arange(7)).sum().backward()
-    assert rows.grad.tolist() == [[0, 2, 4], [6, 8, 10, 12]][rank()]  # of both processes' losses
-    assert gather(rows[: 2 * rank()].long()).tolist() == [0, 1]  # none from one of them
+    assert rows.grad is not None
+    assert rows.grad.tolist() == [[0, 2, 4], [6, 8, 10, 12]][rank()]  # from the losses of both processes
+    assert gather(rows[: 2 * rank()].long()).tolist() == [0, 1]  # one process has no rows
     assert all_gather_object(rank()) == [0, 1]
 
 
-def test_loss_and_gradients_equal_those_of_one_process(tmp_path: Path) -> None:
+def test_loss_and_gradients_equal_one_process(tmp_path: Path) -> None:
     run_two(tmp_path, save_gradients)
     for name in TASKS:
         expected = gradients(name, slice(0, 8), slice(0, PATCHES))
@@ -71,22 +76,22 @@ def test_loss_and_gradients_equal_those_of_one_process(tmp_path: Path) -> None:
         first, second = (torch.load(tmp_path / f"{name}{process}.pth") for process in (0, 1))
         losses = torch.stack((first["loss"], second["loss"]))
         torch.testing.assert_close(losses.mean(), expected["loss"], rtol=1e-5, atol=1e-5)
-        for of_process in (first, second):
-            assert of_process.keys() == expected.keys()
+        for result in (first, second):
+            assert result.keys() == expected.keys()
             for key in expected.keys() - {"loss"}:
-                torch.testing.assert_close(of_process[key], expected[key], rtol=1e-5, atol=1e-5, msg=f"{name} {key}")
+                torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-5, msg=f"{name} {key}")
 
 
 def train(folder: Path, trainer_name: str) -> None:
-    """As nnU-Net's run_ddp, which knows GPUs alone."""
-    nnunet_module.DDP = lambda network, device_ids: DistributedDataParallel(network)
-    nnunet_module.device_count = lambda: 2
-    on_gpu = nnunet_module.torch.device
-    nnunet_module.torch.device = lambda *_: on_gpu("cpu")
+    """Trains like nnU-Net's run_ddp, which supports only GPUs."""
+    nnunet_trainer_module.DDP = lambda network, device_ids: DistributedDataParallel(network)
+    nnunet_trainer_module.device_count = lambda: 2
+    torch_device = nnunet_trainer_module.torch.device
+    nnunet_trainer_module.torch.device = lambda *_, **__: torch_device("cpu")
     try:
         trainer = get_trainer_from_args("999", "2d", FOLD, trainer_name, "nnUNetTinyPlans")
     finally:
-        nnunet_module.torch.device = on_gpu
+        nnunet_trainer_module.torch.device = torch_device
     assert trainer.is_ddp
     assert trainer.device.type == "cpu"
     trainer.run_training()
@@ -101,7 +106,7 @@ def train(folder: Path, trainer_name: str) -> None:
 
 
 @pytest.mark.parametrize("trainer", ["SemCLTrainerShort", "IDEALTrainerShort"])
-def test_training_in_two_processes(folders, tmp_path: Path, trainer: str) -> None:
+def test_training_in_two_processes(folders: NNUNetFolders, tmp_path: Path, trainer: str) -> None:
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     run_two(tmp_path, train, trainer)
     fold = folders.fold(trainer, "2d", fold=FOLD)
@@ -119,7 +124,7 @@ def test_training_in_two_processes(folders, tmp_path: Path, trainer: str) -> Non
 
 
 @pytest.mark.parametrize(("total", "parts", "expected"), [(5, 2, [3, 2]), (4, 4, [1] * 4), (1, 2, [1, 0])])
-def test_shares(total: int, parts: int, expected: list[int]) -> None:
+def test_even_split(total: int, parts: int, expected: list[int]) -> None:
     assert split_evenly(total, parts) == expected
     assert (rank(), world_size(), all_gather_object("alone")) == (0, 1, ["alone"])
     rows = torch.ones(2, requires_grad=True)

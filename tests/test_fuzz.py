@@ -1,4 +1,4 @@
-"""Arbitrary JSON where users write JSON: either it is taken, or our own error names file or key."""
+"""Arbitrary JSON where users write JSON: it is accepted, or our own error names the file or key."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ METHODS: dict[str, type[MethodSettings]] = {"semcl": SemCLSettings, "ideal": IDE
 def plan(section: str, values: object) -> ConfigurationManager:
     strides = {"strides": [[1, 1], [2, 2], [2, 2]], "features_per_stage": [32, 64, 128]}
     architecture = {"network_class_name": "x", "arch_kwargs": strides, "_kw_requires_import": ()}
-    of_plan = {"batch_size": 12, "patch_size": [64, 80], "spacing": [1.5, 0.5], "architecture": architecture}
-    return ConfigurationManager(of_plan | {section: values})
+    from_plan = {"batch_size": 12, "patch_size": [64, 80], "spacing": [1.5, 0.5], "architecture": architecture}
+    return ConfigurationManager(from_plan | {section: values})
 
 
 def keys(section: str) -> list[str]:
@@ -52,6 +52,7 @@ def test_sections_of_the_plans(section: str, data: st.DataObject) -> None:
     except InputError as error:
         assert f'"{section}" of configuration 2d' in str(error)
         return
+    assert isinstance(values, dict)
     for key, value in values.items():
         assert config.as_dict()[key] == (tuple(value) if isinstance(value, list) else value)
     finite = [v for v in config.as_dict().values() if isinstance(v, (int, float))]
@@ -83,7 +84,7 @@ def test_splits(content: object, tmp_path: Path) -> None:
 
 @FUZZ
 @given(text=st.text(max_size=40) | JSON.map(json.dumps))
-def test_splits_that_are_hardly_json(text: str, tmp_path: Path) -> None:
+def test_splits_that_are_barely_json(text: str, tmp_path: Path) -> None:
     file = tmp_path / "splits_final.json"
     file.write_text(text)
     try:

@@ -1,17 +1,21 @@
-"""Mixed precision on CPU and CUDA, and what CUDA alone can show: skipped, with the reason, where there is none."""
+"""Mixed precision on CPU and CUDA, and trainings on CUDA; skipped with the reason where CUDA is missing."""
 
 from __future__ import annotations
 
 import json
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from small_tasks import PATCHES, TASKS, build_task, part_of_batch
 
-ID, FOLD = 999, 5  # the fold that label-budget appends
+if TYPE_CHECKING:
+    from conftest import NNUNetFolders
+
+ID, FOLD = 999, 5  # label-budget appends fold 5
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-SCALE = 2.0**12  # a GradScaler starts at 2**16 and finds its way down from there
+SCALE = 2.0**12  # a GradScaler starts at 2**16 and reduces it
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -34,7 +38,7 @@ def test_losses_in_half_precision(name: str, device: str, dtype: torch.dtype) ->
 @needs_cuda
 @pytest.mark.parametrize("compiled", ["f", "t"])
 @pytest.mark.parametrize("name", ["SemCLTrainerShort", "IDEALTrainerShort"])
-def test_training_on_cuda(folders, name: str, compiled: str) -> None:
+def test_training_on_cuda(folders: NNUNetFolders, name: str, compiled: str) -> None:
     folders.environment["nnUNet_compile"] = compiled
     assert folders.run(f"nnunet-semcl label-budget -d {ID} --labelled 2").returncode == 0
     result = folders.run(f"nnUNetv2_train {ID} 2d {FOLD} -tr {name} -p nnUNetTinyPlans")
@@ -49,7 +53,7 @@ def test_training_on_cuda(folders, name: str, compiled: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 @pytest.mark.parametrize("name", ["SemCLTrainerShort", "IDEALTrainerShort"])
-def test_two_gpus(folders, name: str) -> None:
+def test_two_gpus(folders: NNUNetFolders, name: str) -> None:
     assert folders.run(f"nnunet-semcl label-budget -d {ID} --labelled 2").returncode == 0
     result = folders.run(f"nnUNetv2_train {ID} 2d {FOLD} -tr {name} -p nnUNetTinyPlans -num_gpus 2")
     assert result.returncode == 0, result.stdout

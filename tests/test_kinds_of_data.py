@@ -1,6 +1,6 @@
-"""One run of nnU-Net's commands, from raw data to a trained fold, for each kind of data set that nnU-Net takes.
+"""One run of nnU-Net's commands, from raw data to a trained fold, for each kind of data set that nnU-Net supports.
 
-2d, 3d_fullres, residual encoders, folds with hidden labels and fewer than five cases are in tests/training.
+2d, 3d_fullres, residual encoders, folds with hidden labels and fewer than five cases are in other tests.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def empty(tmp_path: Path) -> NNUNetFolders:
     return folders
 
 
-def volumes(shape: tuple[int, ...], spacing=(1.0, 1.0, 1.0), ignored=0) -> list[tuple[np.ndarray, sitk.Image]]:
-    """Cases with a box of label 2 inside a larger one of label 1, and first slices of label 3."""
+def volumes(
+    shape: tuple[int, ...], spacing: tuple[float, ...] = (1.0, 1.0, 1.0), ignored: int = 0
+) -> list[tuple[np.ndarray, sitk.Image]]:
+    """Cases with a box of label 2 inside a larger box of label 1; the first `ignored` slices have label 3."""
     rng = np.random.default_rng(0)
     cases = []
     for _ in range(CASES):
@@ -45,7 +47,9 @@ def volumes(shape: tuple[int, ...], spacing=(1.0, 1.0, 1.0), ignored=0) -> list[
     return cases
 
 
-def write(folders: NNUNetFolders, cases: list[tuple[np.ndarray, sitk.Image]], channels: int, **described) -> None:
+def write(
+    folders: NNUNetFolders, cases: list[tuple[np.ndarray, sitk.Image]], channels: int, **described: object
+) -> None:
     rng = np.random.default_rng(1)
     for number, (labels, label_image) in enumerate(cases):
         for channel in range(channels):
@@ -81,7 +85,7 @@ def log(folders: NNUNetFolders, configuration: str, fold: int | str = 0) -> list
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_several_channels_regions_and_fold_all(empty):
+def test_several_channels_regions_and_fold_all(empty: NNUNetFolders) -> None:
     labels = {"background": 0, "whole": [1, 2], "core": 2}
     write(empty, volumes((12, 32, 32)), channels=2, labels=labels, regions_class_order=(1, 2))
     prepare(empty, "2d")
@@ -91,7 +95,7 @@ def test_several_channels_regions_and_fold_all(empty):
     assert all(np.isfinite(r["voxel_loss"]) and "held_out_loss" not in r for r in log(empty, "2d", "all")[1:])
 
 
-def test_regions_with_hidden_labels(empty):
+def test_regions_with_hidden_labels(empty: NNUNetFolders) -> None:
     labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     write(empty, volumes((12, 32, 32), ignored=2), channels=1, labels=labels, regions_class_order=(1, 2))
     prepare(empty, "2d")
@@ -100,7 +104,7 @@ def test_regions_with_hidden_labels(empty):
     assert "2 labelled and 2 unlabelled training cases" in train(empty, "2d", 5)
 
 
-def test_ignore_label_and_anisotropic_patches(empty):
+def test_ignore_label_and_anisotropic_patches(empty: NNUNetFolders) -> None:
     labels = {"background": 0, "a": 1, "b": 2, "ignore": 3}
     write(empty, volumes((8, 64, 64), spacing=(1, 1, 6), ignored=1), channels=1, labels=labels)
     prepare(empty, "3d_fullres")
@@ -109,7 +113,7 @@ def test_ignore_label_and_anisotropic_patches(empty):
     assert "Pretraining done" in output
 
 
-def test_rgb_pictures_with_a_single_class(empty):
+def test_rgb_pictures_with_a_single_class(empty: NNUNetFolders) -> None:
     rng = np.random.default_rng(0)
     for number, (labels, _) in enumerate(volumes((48, 64))):
         foreground = (labels > 0).astype(np.uint8)
@@ -120,11 +124,11 @@ def test_rgb_pictures_with_a_single_class(empty):
     generate_dataset_json(str(empty.raw), names, {"background": 0, "thing": 1}, CASES, ".png")
     prepare(empty, "2d")
     train(empty, "2d")
-    # One class alone: the background is the other one.
+    # With a single class, the background is the second one.
     assert np.isfinite(log(empty, "2d")[-1]["voxel_separation"])
 
 
-def test_a_low_resolution_stage_and_the_cascade_after_it(empty):
+def test_a_low_resolution_stage_and_the_cascade_after_it(empty: NNUNetFolders) -> None:
     write(empty, volumes((24, 32, 32)), channels=1, labels={"background": 0, "a": 1, "b": 2})
     prepare(empty, "3d_fullres")
     path = empty.preprocessed / "nnUNetTinyPlans.json"
@@ -140,7 +144,7 @@ def test_a_low_resolution_stage_and_the_cascade_after_it(empty):
     path.write_text(json.dumps(plans))
     result = empty.run(f"nnUNetv2_preprocess -d {ID} -plans_name nnUNetTinyPlans -c 3d_lowres -np 1")
     assert result.returncode == 0, result.stdout
-    # One fold "all" predicts every case for the next stage.
+    # Fold all predicts every case for the next stage.
     assert "Pretraining done" in train(empty, "3d_lowres", "all")
     assert "Pretraining done" in train(empty, "3d_cascade_fullres", "all")
     predicted = next((empty.root / "results").rglob("predicted_next_stage/3d_cascade_fullres/case0.b2nd"))
@@ -149,5 +153,5 @@ def test_a_low_resolution_stage_and_the_cascade_after_it(empty):
         f"nnUNetv2_train {ID} 3d_cascade_fullres all -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu"
     )
     assert result.returncode != 0
-    assert f"{predicted.with_suffix('')}: found no such file" in result.stdout
+    assert f"{predicted.with_suffix('')} is missing: the cascade needs the prediction of 3d_lowres" in result.stdout
     assert "Train 3d_lowres first" in result.stdout

@@ -1,4 +1,4 @@
-"""What this plugin relies on in nnU-Net, so that a new version of it fails here first and says what moved."""
+"""The parts of nnU-Net that this plugin relies on: if a new version changes one, the failing test names it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run import run_training
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -54,8 +55,8 @@ def parameters(function: object) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def test_the_hooks_that_we_override_are_nnunets():
-    """A hook that nnU-Net renames would not be called any more, and nobody would notice."""
+def test_the_hooks_that_we_override_exist_in_nnunet() -> None:
+    """If nnU-Net renamed a hook, ours would silently no longer be called."""
     ours = {
         name: function
         for trainer in (ClassAttributeTrainer, InterruptibleTrainer, PretrainingTrainer, SemCLTrainer, IDEALTrainer)
@@ -67,7 +68,7 @@ def test_the_hooks_that_we_override_are_nnunets():
         assert parameters(function) == parameters(getattr(nnUNetTrainer, name)), name
 
 
-def test_calls_in_an_order_that_pretraining_fits_in():
+def test_nnunet_calls_its_hooks_in_the_order_that_pretraining_needs() -> None:
     source = inspect.getsource(nnUNetTrainer.run_training)
     calls = ["self.on_train_start()", "self.on_epoch_start()", "self.on_train_epoch_start()", "self.train_step(next("]
     positions = [source.index(call) for call in calls]
@@ -80,7 +81,7 @@ def test_calls_in_an_order_that_pretraining_fits_in():
     assert end.index("checkpoint_latest.pth") < end.index("self.current_epoch += 1")
 
 
-def test_c_looks_for_three_checkpoints_and_val_does_not_train():
+def test_c_looks_for_three_checkpoints_and_val_does_not_train() -> None:
     source = inspect.getsource(run_training.maybe_load_checkpoint)
     assert all(f"checkpoint_{name}.pth" in source for name in ("final", "latest", "best"))
     lines = " ".join(inspect.getsource(run_training).split())
@@ -88,14 +89,14 @@ def test_c_looks_for_three_checkpoints_and_val_does_not_train():
 
 
 @pytest.mark.parametrize("name", ["SemCLTrainer", "IDEALTrainer"])
-def test_trainers_are_found_in_a_folder_of_import_lines(monkeypatch, name):
+def test_trainers_are_found_in_a_folder_of_import_lines(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
     found = recursive_find_trainer_class_by_name(name)
     assert found is recursive_find_trainer_class_by_name(name)
     assert pickle.loads(pickle.dumps(found)) is found
 
 
-def test_signatures():
+def test_signatures() -> None:
     assert parameters(nnUNetTrainer) == ["plans", "configuration", "fold", "dataset_json", "device"]
     assert parameters(nnUNetTrainer.get_training_transforms) == [
         "patch_size",
@@ -122,7 +123,7 @@ def test_signatures():
     ]
 
 
-def test_trainer_network_and_checkpoint(folders, make_trainer):
+def test_trainer_network_and_checkpoint(folders: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("nnUNetTrainerShort")
     trainer.initialize()
     assert trainer.logger.resume is False
@@ -137,15 +138,15 @@ def test_trainer_network_and_checkpoint(folders, make_trainer):
     assert torch.load(folders.root / "checkpoint.pth", weights_only=False).keys() == STOCK_KEYS
 
 
-def test_splits_may_hold_further_keys_and_folds(folders, make_trainer):
+def test_splits_may_hold_further_keys_and_folds(folders: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     file = folders.preprocessed / "splits_final.json"
-    make_trainer("nnUNetTrainerShort").do_split()  # which writes the file where there is none
+    make_trainer("nnUNetTrainerShort").do_split()  # writes the file if it is missing
     fold = json.loads(file.read_text())[0]
     file.write_text(json.dumps([fold] * 6 + [{**fold, "train": fold["train"][:1], "unlabelled": fold["train"][1:]}]))
     assert make_trainer("nnUNetTrainerShort", fold=6).do_split() == (fold["train"][:1], fold["val"])
 
 
-def test_preprocessed_cases(folders):
+def test_preprocessed_cases(folders: NNUNetFolders) -> None:
     data = folders.preprocessed / "nnUNetPlans_2d"
     case = sorted(Path(data).glob("*.pkl"))[0].stem
     image, segmentation, previous, properties = infer_dataset_class(str(data))(str(data)).load_case(case)

@@ -1,4 +1,6 @@
-"""Wheel and sdist carry trainers/ and plans/ inside the package."""
+"""Wheel and sdist contain trainers/ and plans/ inside the package."""
+
+from __future__ import annotations
 
 import shutil
 import subprocess
@@ -8,19 +10,19 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OF_THE_PACKAGE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "nnunet_semcl", "trainers", "plans")
+SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "nnunet_semcl", "trainers", "plans")
 
 
-def test_wheel_from_sdist(tmp_path: Path):
+def test_wheel_from_sdist(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in OF_THE_PACKAGE:
+    for name in SOURCES:
         original = ROOT / name
         if original.is_dir():
             shutil.copytree(original, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(original, source)
-    # Without a choice, build makes the sdist and then the wheel from the sdist: what PyPI's users get.
+    # By default, build makes the sdist and then the wheel from the sdist, as for PyPI.
     result = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(source)],
         capture_output=True,
@@ -39,7 +41,7 @@ def test_wheel_from_sdist(tmp_path: Path):
     assert {"LICENSE", "README.md", "trainers/SemCLTrainer.py", "plans/tiny.json"} <= shipped
 
 
-def test_trainers_hold_import_lines_only():
+def test_trainers_hold_import_lines_only() -> None:
     import ast
 
     for path in (ROOT / "trainers").glob("*.py"):

@@ -1,4 +1,4 @@
-"""A few cases of a real data set through all of nnU-Net's commands; skipped where there is none."""
+"""All of nnU-Net's commands on a few cases of a real data set; skipped if the data set is missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import NNUNetFolders
 
 HERE = Path(__file__).parents[2]
 DATA = Path(os.environ.get("NNUNET_SEMCL_TEST_DATA", HERE.parent / "shared" / "data" / "nnUNet_raw"))
@@ -15,9 +16,9 @@ HIPPOCAMPUS = DATA / "Dataset004_Hippocampus"
 
 
 @pytest.mark.skipif(
-    not HIPPOCAMPUS.is_dir(), reason=f"{HIPPOCAMPUS} is not there: set NNUNET_SEMCL_TEST_DATA to an nnUNet_raw with it"
+    not HIPPOCAMPUS.is_dir(), reason=f"no {HIPPOCAMPUS}: set NNUNET_SEMCL_TEST_DATA to an nnUNet_raw folder with it"
 )
-def test_hippocampus_from_planning_to_prediction(folders):
+def test_hippocampus_from_planning_to_prediction(folders: NNUNetFolders) -> None:
     raw = folders.root / "raw" / HIPPOCAMPUS.name
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (raw / name).mkdir(parents=True)

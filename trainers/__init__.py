@@ -1,1 +1,1 @@
-"""What nnUNet_extTrainer points at: one file per trainer, import lines only."""
+"""The folder for nnUNet_extTrainer: one file per trainer, with import lines only."""

@@ -1,7 +1,7 @@
-"""BTCV, the abdomen of the challenge "Multi-Atlas Labeling Beyond the Cranial Vault", in nnU-Net's raw layout.
+"""Converts BTCV, the abdomen of the challenge "Multi-Atlas Labeling Beyond the Cranial Vault", to nnU-Net's raw format.
 
-50 portal-venous CT scans, 30 of them with the labels of 13 organs: img0001 to img0010 and img0021 to img0040. Whoever
-wants them registers at https://www.synapse.org/Synapse:syn3193805 and downloads Abdomen/RawData.zip.
+50 portal-venous CT scans. 30 of them have labels of 13 organs: img0001 to img0010 and img0021 to img0040. To get the
+scans, register at https://www.synapse.org/Synapse:syn3193805 and download Abdomen/RawData.zip.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import tempfile
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
+from nibabel.dataobj_images import DataobjImage
 from nibabel.filebasedimages import ImageFileError
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from nnunetv2.paths import nnUNet_raw
@@ -24,14 +26,16 @@ from tqdm import tqdm
 
 from nnunet_semcl.errors import InputError
 
+T = TypeVar("T")
+
 TRAINING = (*range(1, 11), *range(21, 41))
-"""The challenge's numbers of the labelled scans."""
+"""Numbers of the labelled scans in the challenge."""
 
 TESTING = tuple(range(61, 81))
-"""The challenge's numbers of the scans without labels."""
+"""Numbers of the scans without labels in the challenge."""
 
 CASES = {number: f"img{number:04d}" for number in (*TRAINING, *TESTING)}
-"""The challenge's number -> the case's name, which is the challenge's own."""
+"""Number -> name of the case. Both are the challenge's own."""
 
 ORGANS = (
     "spleen",
@@ -50,30 +54,31 @@ ORGANS = (
 )
 LABELS = {"background": 0} | {name: value for value, name in enumerate(ORGANS, start=1)}
 
-TOLERANCE = 1e-3  # between the headers of image and label, in mm: they store 32-bit numbers
-DOWNLOAD = "Unpack RawData.zip of https://www.synapse.org/Synapse:syn3193805 again."
+TOLERANCE = 1e-3  # mm, between the headers of image and label: they store 32-bit numbers
+UNZIP_AGAIN = "Unzip RawData.zip from https://www.synapse.org/Synapse:syn3193805 again."
 
 
 def convert_btcv(rawdata: Path, dataset_id: int) -> Path:
-    """Copies the challenge's files into nnUNet_raw/DatasetXXX_BTCV, which appears once it is whole.
+    """Copies the challenge's files to nnUNet_raw/DatasetXXX_BTCV. The folder appears only when it is complete.
 
     Args:
-        rawdata: the challenge's folder RawData, with Training/img, Training/label and perhaps Testing/img; or the
-            folder that RawData lies in.
-        dataset_id: 1 to 999, free in nnUNet_raw.
+        rawdata: the challenge's folder RawData with Training/img, Training/label and optionally Testing/img, or its
+            parent folder.
+        dataset_id: 1 to 999, not used in nnUNet_raw.
 
     Returns:
-        The data set's folder.
+        The folder of the data set.
 
     Raises:
-        InputError: before anything is written. nnUNet_raw is not set or the id is in use; files are missing, unknown
-            or unreadable; an image and its label lie apart; an image is not finite, a label not 0 to 13.
+        InputError: before anything is written. nnUNet_raw is not set, or the id is in use. A file is missing, unknown
+            or unreadable. An image and its label differ in geometry, an image has a value that is not finite, or a
+            label has a value other than 0 to 13.
     """
     folder = _free_folder(dataset_id)
     root = _find_training(rawdata).parent
     images = _find_scans(root / "Training", "img", TRAINING)
     labels = _find_scans(root / "Training", "label", TRAINING)
-    tests = _find_scans(root / "Testing", "img", TESTING, all_of_them=False)
+    tests = _find_scans(root / "Testing", "img", TESTING, require_all=False)
     for number in TRAINING:
         _check_geometry(images[number], labels[number])
     for file in tests.values():
@@ -106,7 +111,7 @@ def convert_btcv(rawdata: Path, dataset_id: int) -> Path:
         )
         os.replace(new, folder)
     print(
-        f"Wrote {folder}: {len(images)} labelled, {len(tests)} unlabelled cases\n"
+        f"Wrote {folder}: {len(images)} labelled and {len(tests)} unlabelled cases\n"
         f"Next: nnUNetv2_plan_and_preprocess -d {dataset_id}"
     )
     return folder
@@ -116,16 +121,17 @@ def _free_folder(dataset_id: int) -> Path:
     raw = nnUNet_raw.get()
     if not raw or not Path(raw).is_dir():
         raise InputError(
-            "nnUNet_raw",
-            f"{raw!r}, which is no folder" if raw else "nothing",
-            "the folder of nnU-Net's raw data",
-            "Set it: export nnUNet_raw=/path/to/nnUNet_raw",
+            f"nnUNet_raw={raw} is not a folder" if raw else "nnUNet_raw is not set",
+            "Set it to the folder of nnU-Net's raw data: export nnUNet_raw=/path/to/nnUNet_raw",
         )
     if not 1 <= dataset_id <= 999:
-        raise InputError("-d", f"{dataset_id}", "1 to 999", "Choose an id that is free.")
+        raise InputError(f"-d {dataset_id}: an id of nnU-Net is from 1 to 999", "Choose an unused id.")
     folder = Path(raw) / f"Dataset{dataset_id:03d}_BTCV"
     for other in Path(raw).glob(f"{folder.name[:10]}_*"):
-        raise InputError(str(other), "a data set", "a free id", "Choose another with -d, or move the folder away.")
+        raise InputError(
+            f"{other}: a data set with the id {dataset_id} exists already",
+            "Choose another id with -d, or move that folder away.",
+        )
     return folder
 
 
@@ -134,44 +140,42 @@ def _find_training(rawdata: Path) -> Path:
         if training.is_dir():
             return training
     raise InputError(
-        str(rawdata),
-        "no folder Training, nor RawData with one in it",
-        "the challenge's RawData with Training/img and Training/label",
-        "Give its path.",
+        f"{rawdata}: there is no folder Training in it, and no RawData/Training",
+        "Give the path of the challenge's folder RawData, which has Training/img and Training/label.",
     )
 
 
-def _find_scans(parent: Path, kind: str, numbers: tuple[int, ...], all_of_them: bool = True) -> dict[int, Path]:
-    """The challenge's number -> the file, for the NIfTI files in parent/kind."""
+def _find_scans(parent: Path, kind: str, numbers: tuple[int, ...], require_all: bool = True) -> dict[int, Path]:
+    """Number of the scan -> its NIfTI file in parent/kind."""
     files = {number: parent / kind / f"{kind}{number:04d}.nii.gz" for number in numbers}
     missing = [file.name for file in files.values() if not file.is_file()]
-    if missing and all_of_them:
+    if missing and require_all:
         raise InputError(
-            str(parent / kind),
-            f"no {', '.join(missing)}",
-            f"the challenge's {len(files)}, {kind}0001.nii.gz to {kind}0010.nii.gz and {kind}0021.nii.gz to "
-            f"{kind}0040.nii.gz",
-            DOWNLOAD,
+            f"{parent / kind} lacks {', '.join(missing)} (the challenge has {len(files)} files there: "
+            f"{kind}0001.nii.gz to {kind}0010.nii.gz and {kind}0021.nii.gz to {kind}0040.nii.gz)",
+            UNZIP_AGAIN,
         )
-    # a name with a dot in front is not a scan but what macOS keeps beside one
-    strange = {file for file in (parent / kind).glob("*.nii*") if not file.name.startswith(".")} - {*files.values()}
-    if strange:
+    # macOS writes ._NAME next to NAME
+    unknown = {file for file in (parent / kind).glob("*.nii*") if not file.name.startswith(".")} - {*files.values()}
+    if unknown:
         raise InputError(
-            str(min(strange)), "a scan that the challenge does not have there", "the challenge's alone", "Move it away."
+            f"{min(unknown)}: the challenge has no such scan in this folder",
+            "Move the file away; only the challenge's scans may be here.",
         )
     return {number: file for number, file in files.items() if file.name not in missing}
 
 
 def _check_geometry(image: Path, label: Path) -> None:
-    """Whether a voxel of the label lies on the image's; reads headers only."""
-    of_image, of_label = _read_geometry(image), _read_geometry(label)
-    for key, value in of_image.items():
-        if len(of_label[key]) != len(value) or not np.allclose(of_label[key], value, rtol=0, atol=TOLERANCE):
-            raise InputError(str(label), f"{key} {of_label[key]}", f"{value} as in {image}", DOWNLOAD)
+    """Checks that the voxels of image and label coincide. Reads headers only."""
+    image_geometry, label_geometry = _read_geometry(image), _read_geometry(label)
+    for key, expected in image_geometry.items():
+        value = label_geometry[key]
+        if len(value) != len(expected) or not np.allclose(value, expected, rtol=0, atol=TOLERANCE):
+            raise InputError(f"{label}: its {key} is {value}, but that of {image} is {expected}", UNZIP_AGAIN)
 
 
 def _read_geometry(file: Path) -> dict[str, tuple[float, ...]]:
-    """Size in voxels, spacing and origin in mm, direction: along (x, y, z)."""
+    """Size in voxels, spacing and origin in mm, and direction, each in the order (x, y, z)."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -179,7 +183,7 @@ def _read_geometry(file: Path) -> dict[str, tuple[float, ...]]:
     except RuntimeError as problem:
         raise _unreadable(file, problem) from problem
     if reader.GetDimension() != 3:
-        raise InputError(str(file), f"{reader.GetDimension()} dimensions", "3", DOWNLOAD)
+        raise InputError(f"{file}: the scan has {reader.GetDimension()} dimensions, not 3", UNZIP_AGAIN)
     return {
         "size": reader.GetSize(),
         "spacing": reader.GetSpacing(),
@@ -189,31 +193,29 @@ def _read_geometry(file: Path) -> dict[str, tuple[float, ...]]:
 
 
 def _check_image(file: Path) -> None:
-    n_strange = np.count_nonzero(~np.isfinite(_read_voxels(file)))
-    if n_strange:
-        raise InputError(str(file), f"{n_strange} voxels that are NaN or infinite", "HU everywhere", DOWNLOAD)
+    n_not_finite = np.count_nonzero(~np.isfinite(_read_voxels(file)))
+    if n_not_finite:
+        raise InputError(f"{file}: {n_not_finite} voxels are NaN or infinite, not HU", UNZIP_AGAIN)
 
 
 def _check_label(file: Path) -> None:
-    strange = np.setdiff1d(_read_voxels(file), list(LABELS.values()))
-    if strange.size:
-        raise InputError(
-            str(file), f"the values {strange[:5].tolist()}", f"the labels 0 to {len(ORGANS)} alone", DOWNLOAD
-        )
+    invalid = np.setdiff1d(_read_voxels(file), list(LABELS.values()))
+    if invalid.size:
+        raise InputError(f"{file}: the labels {invalid[:5].tolist()} are not in 0 to {len(ORGANS)}", UNZIP_AGAIN)
 
 
 def _read_voxels(file: Path) -> np.ndarray:
-    # not by SimpleITK, to which NaN and what a broken download lacks are silently 0
+    # not with SimpleITK: it silently reads NaN, and the missing end of a broken download, as 0
     try:
-        return np.asanyarray(nibabel.load(file).dataobj)
+        return np.asanyarray(cast(DataobjImage, nibabel.load(file)).dataobj)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as problem:
         raise _unreadable(file, problem) from problem
 
 
 def _unreadable(file: Path, problem: Exception) -> InputError:
     reason = (str(problem).strip() or type(problem).__name__).splitlines()[-1]
-    return InputError(str(file), f"a file that cannot be read ({reason})", "a NIfTI image", DOWNLOAD)
+    return InputError(f"{file}: cannot be read as a NIfTI image ({reason})", UNZIP_AGAIN)
 
 
-def _progress(items: Collection, title: str) -> Iterable:
+def _progress(items: Collection[T], title: str) -> Iterable[T]:
     return tqdm(items, title, leave=False, disable=not sys.stderr.isatty())

@@ -1,4 +1,4 @@
-"""`nnunet-semcl demo`: from no data at all to a table of Dice, by nnU-Net's own commands and in minutes."""
+"""`nnunet-semcl demo`: from synthetic data to a table of Dice in minutes, with nnU-Net's own commands."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nnunet_semcl.evaluation.dice_table import dice_by_case, dice_table
 from nnunet_semcl.evaluation.overlay import draw_loss_curves, draw_overlay, read_steps
 from nnunet_semcl.pretraining.history import LOG_NAME
 
-MARKER = ".nnunet_semcl_demo"  # lies in every demo's folder: without it nothing is removed
+MARKER = ".nnunet_semcl_demo"  # a file in every demo's folder: no folder without it is ever removed
 DATASET_ID = "999"
-CONFIGURATION = "2d"  # on so few steps far ahead of 3d_fullres
+CONFIGURATION = "2d"  # with so few steps much better than 3d_fullres
 PLANS = "nnUNetTinyPlans"
 TRAINERS = ("nnUNetTrainerDemo", "SemCLTrainerDemo")
 STEPS = 8
@@ -32,18 +32,18 @@ LOG_LINES_SHOWN = 20
 def run_demo(folder: Path) -> None:
     """Trains nnU-Net with and without pretraining on a phantom and prints the Dice of both on held-out cases.
 
-    Data, trained networks, predictions, logs, pictures: all lies in the folder. It takes about five minutes on two
-    CPU cores; a GPU is used where there is one. Variables of nnU-Net that are set already and only concern speed
-    stay as they are.
+    Everything is written to the folder: data, trained networks, predictions, logs and figures. The demo takes about
+    five minutes on two CPU cores, and uses a GPU if one is available. It keeps those environment variables of the user
+    that only affect the speed of nnU-Net.
 
     Raises:
-        InputError: the folder holds something else than a former demo, or a command failed.
+        InputError: the folder contains files that are not from a previous demo, or a command failed.
     """
     started = time.monotonic()
     folder = folder.resolve()
-    _start_afresh(folder)
+    _empty_folder(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"A demo on the {'GPU' if device == 'cuda' else 'CPU: about 5 minutes on two cores'}, in {folder}")
+    print(f"Demo in {folder}, on the {'GPU' if device == 'cuda' else 'CPU (about 5 minutes on two cores)'}")
 
     with _step(1, "Drawing a phantom data set"):
         dataset = write_phantom(folder / "nnUNet_raw", int(DATASET_ID))
@@ -57,15 +57,18 @@ def run_demo(folder: Path) -> None:
 
 
 def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> None:
-    """Runs a command of this Python's environment in the log's folder, its output going to the log.
+    """Runs a command of this Python environment in the folder of the log and writes its output to the log.
 
     Raises:
-        InputError: there is no such command, or it failed; then with the last lines of its log.
+        InputError: the command does not exist, or it failed; the message then ends with the last lines of the log.
     """
-    places = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", "")))
-    program = shutil.which(command[0], path=places)
+    search_path = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", "")))
+    program = shutil.which(command[0], path=search_path)
     if program is None:
-        raise InputError(command[0], "no such command", "one beside Python's", "Install nnunet-semcl with pip.")
+        raise InputError(
+            f"the command {command[0]} is not installed in {Path(sys.executable).parent} or on PATH",
+            "Install nnunet-semcl with pip, which also installs nnU-Net's commands.",
+        )
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
         result = subprocess.run(
@@ -74,13 +77,14 @@ def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> No
     if result.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
         raise InputError(
-            " ".join(command), f"exit code {result.returncode}", "0", f"The log {log} ends with:\n\n{tail}"
+            f"{' '.join(command)}: failed with exit code {result.returncode}",
+            f"See the end of its log {log}:\n\n{tail}",
         )
 
 
 def _commands(folder: Path, dataset: Path, device: str) -> Iterator[tuple[str, list[str]]]:
     data = ["-d", DATASET_ID, "-c", CONFIGURATION]
-    # One process each: to start one takes longer than its work on so little data.
+    # one process: with so little data, starting another takes longer than its work
     yield "Planning and preprocessing", ["nnUNetv2_plan_and_preprocess", *data, "-npfp", "1", "-np", "1"]
     nnunet_semcl = [sys.executable, "-m", "nnunet_semcl.cli"]
     yield "Making the plans smaller", [*nnunet_semcl, "plan", "-d", DATASET_ID, "--preset", "tiny"]
@@ -96,7 +100,7 @@ def _commands(folder: Path, dataset: Path, device: str) -> Iterator[tuple[str, l
 def _environment(folder: Path, device: str) -> dict[str, str]:
     speed = {"nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
     if device == "cpu":
-        # Threads that wait for work without sleeping take the cores from the process that makes the batches.
+        # threads that busy-wait take the cores from the process that makes the batches
         speed |= {"nnUNet_n_proc_DA": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     trainers = {EXT_TRAINER: trainer_path(os.environ.get(EXT_TRAINER))}
@@ -104,7 +108,7 @@ def _environment(folder: Path, device: str) -> dict[str, str]:
 
 
 def _evaluate(folder: Path, dataset: Path) -> str:
-    """Draws the pictures and returns what there is to tell."""
+    """Draws the figures, and returns the report that it also writes to dice.txt."""
     organs = {organ: value for organ, value in LABELS.items() if value > 0}
     truth = dataset / "labelsTs"
     predictions = {trainer: folder / "predictions" / trainer for trainer in TRAINERS}
@@ -131,27 +135,28 @@ def _evaluate(folder: Path, dataset: Path) -> str:
         dice_table(dice),
         "",
         *(
-            f"{trainer}: {of.total} optimiser steps"
-            + (f", {of.pretraining} of them pretraining" if of.pretraining else "")
-            for trainer, of in steps.items()
+            f"{trainer}: {done.total} optimiser steps"
+            + (f", {done.pretraining} of them in pretraining" if done.pretraining else "")
+            for trainer, done in steps.items()
         ),
-        "So short a training shows how things are done, not which trainer is better.",
+        "A training this short shows how the commands work, not which trainer is better.",
         "",
         f"Loss curves: {curves}",
-        f"Truth and predictions: {overlay}",
+        f"Ground truth and predictions: {overlay}",
     ]
     report = "\n".join(lines)
     (folder / "dice.txt").write_text(report + "\n")
     return report
 
 
-def _start_afresh(folder: Path) -> None:
+def _empty_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise InputError(str(folder), "a file", "a folder for the demo", "Name another one with -o.")
+        raise InputError(f"{folder} is a file, not a folder", "Choose a new folder for the demo with -o.")
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
             raise InputError(
-                str(folder), "files that no demo left", "a new folder, or a former demo's", "Name another one with -o."
+                f"{folder} contains files that are not from a previous demo",
+                "Choose a new or empty folder with -o; only the folder of a previous demo is overwritten.",
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The two trainers of `nnunet-semcl demo`: short, and with the same total number of optimiser steps.
 
-Both leave mirroring out, so that left and right stay apart on so few steps, and train with AdamW, which is quicker at
-the start than nnU-Net's SGD. That is for the demo alone: for real data nnU-Net's own settings are the ones to compare.
+Neither uses mirroring, so that a few steps are enough to tell left from right. Both use AdamW, which learns faster at
+the start than nnU-Net's SGD. Both choices are for the demo only: on real data, compare with nnU-Net's own settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
 
 
 class nnUNetTrainerDemo(ClassAttributeTrainer, nnUNetTrainerNoMirroring, nnUNetTrainerAdam):
-    """nnU-Net for 6 x 50 steps."""
+    """nnU-Net with 6 epochs of 50 steps."""
 
     initial_lr = 2e-2
     num_epochs = 6
@@ -25,7 +25,7 @@ class nnUNetTrainerDemo(ClassAttributeTrainer, nnUNetTrainerNoMirroring, nnUNetT
 
 
 class SemCLTrainerDemo(SemCLTrainer, nnUNetTrainerDemo):
-    """The same with its first epoch given up for 50 steps of contrast."""
+    """The same number of steps in total: 50 steps of pretraining replace one epoch of training."""
 
     num_epochs = nnUNetTrainerDemo.num_epochs - 1
     num_pretraining_epochs = 2

@@ -1,4 +1,4 @@
-"""`nnunet-semcl export`: a trained model as one of stock nnU-Net's, and the proof that it predicts the same."""
+"""`nnunet-semcl export`: exports a trained model for stock nnU-Net and verifies that its logits stay the same."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from nnunet_semcl.commands.path import EXT_TRAINER, trainer_path
 from nnunet_semcl.commands.plan import MADE_BY
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.checkpoints import load_safely
-from nnunet_semcl.files.datasets import find_dataset
+from nnunet_semcl.files.datasets import channel_names, find_dataset
 from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.plans import resolve_configuration
 from nnunet_semcl.methods import settings_by_section
+from nnunet_semcl.rules import json_type
 
-# All that nnU-Net reads to predict, and to start from as pretrained weights. The optimiser's state stays behind: it
-# may hold parts of ours, and only going on with the training needs it.
+# What nnU-Net reads to predict, or to load as pretrained weights. The state of the optimiser is left out: it may
+# include parameters of the plugin, and is only needed to continue the training.
 KEYS = {"network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"}
-# In the child, and in all that it imports, `import nnunet_semcl` fails.
+# in the child process, and in all that it imports, `import nnunet_semcl` fails
 WITHOUT_PLUGIN = (
     "import runpy, sys; sys.modules['nnunet_semcl'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 )
@@ -46,21 +47,26 @@ def export_model(
     output: Path,
     image: list[Path],
 ) -> None:
-    """Writes the model folder and says for each fold that its logits without this package are the same bits.
+    """Writes the model folder, and verifies that each fold predicts bit-identical logits without this package.
 
     Args:
+        dataset_name_or_id: a data set in nnUNet_results.
+        configuration: of the trained model.
+        trainer: of the trained model.
+        plans_identifier: of the trained model.
         folds: numbers, or "all".
-        checkpoint: file name, in each fold's folder.
-        output: the folder to make; only there once the proof is done.
-        image: files of one case, one for each channel, to compare the logits of; none for noise of a patch's size.
+        checkpoint: file name of the checkpoint in each fold's folder.
+        output: the new folder. It appears only when the verification is done.
+        image: files of one case to compare the logits on, one per channel. If empty, one patch of noise is used.
 
     Raises:
-        InputError: no such data set, model, or finished fold; folds that do not belong together; an output that is
-            there already; an image that does not fit; a model that predicts by more than nnUNetTrainer's network.
+        InputError: the data set, model or fold does not exist, or the fold is not finished. The folds come from
+            different trainings. The output exists already. The image does not match the data set. The model computes
+            something other than nnUNetTrainer's network.
     """
     source = _find_model(find_dataset(dataset_name_or_id, "nnUNet_results"), trainer, plans_identifier, configuration)
     if output.exists():
-        raise InputError(str(output), "a file or folder", "a new one", "Name another one with -o: none is overwritten.")
+        raise InputError(f"{output} exists already", "Choose a new folder with -o; export overwrites nothing.")
     folds = list(dict.fromkeys(folds))
     _check_finished(source, folds, checkpoint)
     plans, dataset_json = (_read_object(source / name) for name in ("plans.json", "dataset.json"))
@@ -69,8 +75,8 @@ def export_model(
     _check_image(image, dataset_json, network)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
-        model = Path(beside, "model")
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+        model = Path(temporary, "model")
         model.mkdir()
         write_json(plans, model / "plans.json")
         for name in ("dataset.json", "dataset_fingerprint.json"):
@@ -80,15 +86,15 @@ def export_model(
         for fold in folds:
             file = source / f"fold_{fold}" / checkpoint
             content = load_safely(file, torch.device("cpu"), KEYS)
-            # nnU-Net takes those of the first fold for all
+            # nnU-Net uses the first fold's axes for all folds
             expected.setdefault("mirroring axes", content["inference_allowed_mirroring_axes"])
             _check_belongs(file, content, expected)
             (model / f"fold_{fold}").mkdir()
             torch.save(_stock_checkpoint(content), model / f"fold_{fold}" / checkpoint)
-        _prove(source, model, folds, checkpoint, image)
+        _verify(source, model, folds, checkpoint, image)
         os.replace(model, output)
     print(
-        f"\nExported to {output}, which stock nnU-Net predicts with:\nnnUNetv2_predict_from_modelfolder -m {output} "
+        f"\nExported to {output}. Predict with stock nnU-Net:\nnnUNetv2_predict_from_modelfolder -m {output} "
         f"-f {' '.join(folds)} -chk {checkpoint} -i IMAGES -o PREDICTIONS"
     )
 
@@ -96,12 +102,10 @@ def export_model(
 def _find_model(dataset: Path, trainer: str, plans_identifier: str, configuration: str) -> Path:
     model = dataset / f"{trainer}__{plans_identifier}__{configuration}"
     if not model.is_dir():
-        there_are = ", ".join(sorted(path.name for path in dataset.glob("*__*__*"))) or "none yet"
+        trained = ", ".join(sorted(path.name for path in dataset.glob("*__*__*"))) or "none yet"
         raise InputError(
-            str(model),
-            "no such model",
-            f"one of TRAINER__PLANS__CONFIGURATION: {there_are}",
-            "Name one of these by -tr, -p and -c, or train it.",
+            f"{model}: there is no such model (trained models, as TRAINER__PLANS__CONFIGURATION: {trained})",
+            "Name a trained model with -tr, -p and -c, or train this one first.",
         )
     return model
 
@@ -109,21 +113,22 @@ def _find_model(dataset: Path, trainer: str, plans_identifier: str, configuratio
 def _check_finished(source: Path, folds: list[str], checkpoint: str) -> None:
     missing = [fold for fold in folds if not (source / f"fold_{fold}" / checkpoint).is_file()]
     if missing:
-        there = [path.parent.name.removeprefix("fold_") for path in sorted(source.glob(f"fold_*/{checkpoint}"))]
-        begun = (source / f"fold_{missing[0]}").is_dir()
+        finished = [path.parent.name.removeprefix("fold_") for path in sorted(source.glob(f"fold_*/{checkpoint}"))]
+        folder = source / f"fold_{missing[0]}"
         raise InputError(
-            str(source / f"fold_{missing[0]}"),
-            f"no {checkpoint}" if begun else "no such folder",
-            f"one in each of the folds {' '.join(folds)} (there are: {' '.join(there) or 'none'})",
-            "Name the folds that are done with -f, or train the others to their end (--c goes on).",
+            f"{folder} {f'has no {checkpoint}' if folder.is_dir() else 'does not exist'} (folds with {checkpoint}: "
+            f"{' '.join(finished) or 'none'})",
+            "Name only finished folds with -f, or finish the training of the others; --c continues it.",
         )
 
 
 def _read_object(file: Path) -> dict[str, Any]:
-    content = read_json(file) if file.is_file() else None
+    fix = "Restore the complete model folder that nnU-Net wrote."
+    if not file.is_file():
+        raise InputError(f"{file} does not exist", fix)
+    content = read_json(file)
     if not isinstance(content, dict):
-        found = "no such file" if content is None else f"a JSON {type(content).__name__}"
-        raise InputError(str(file), found, "what nnU-Net wrote there", "Bring back the whole folder that it wrote.")
+        raise InputError(f"{file} contains {json_type(content)}, not an object", fix)
     return content
 
 
@@ -140,22 +145,20 @@ def _check_image(image: list[Path], dataset_json: dict[str, Any], network: dict[
         return
     if network.get("previous_stage"):
         raise InputError(
-            "-i",
-            "an image for a cascade",
-            "none, since the previous stage's prediction is part of the input",
-            "Leave -i out: the noise that is predicted then has those channels.",
+            "-i: an image is not enough for a cascade, which also needs the prediction of its previous stage",
+            "Leave -i out. The logits are then compared on noise, which has the channels of the previous stage too.",
         )
-    channels = len(dataset_json.get("modality", dataset_json.get("channel_names")))
-    if len(image) != channels:
+    n_channels = len(channel_names(dataset_json))
+    if len(image) != n_channels:
         raise InputError(
-            "-i", f"{len(image)} files", f"{channels}, one for each channel", "Give those of one case, in order."
+            f"-i: got {len(image)} files, but the data set needs {n_channels}, one per channel",
+            "Give the files of one case in the order of the channels.",
         )
+    ending = dataset_json["file_ending"]
     for file in image:
-        if not file.is_file() or not file.name.endswith(dataset_json["file_ending"]):
-            found = "another kind of file" if file.is_file() else "no such file"
-            raise InputError(
-                f"-i {file}", found, f"an image in {dataset_json['file_ending']}", "Give those of one case."
-            )
+        if not file.is_file() or not file.name.endswith(ending):
+            problem = f"is not a {ending} file" if file.is_file() else "does not exist"
+            raise InputError(f"-i: {file} {problem}", f"Give the images of one case as {ending} files.")
 
 
 def _check_belongs(file: Path, content: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -167,13 +170,11 @@ def _check_belongs(file: Path, content: dict[str, Any], expected: dict[str, Any]
         "configuration": init_args["configuration"],
         "mirroring axes": content["inference_allowed_mirroring_axes"],
     }
-    for what, value in expected.items():
-        if found.get(what) != value:
+    for key, value in expected.items():
+        if found.get(key) != value:
             raise InputError(
-                f"{file}, {what}",
-                f"{found.get(what)}",
-                f"{value}, as the model's folder and its other folds have it",
-                "Train that fold again, or leave it out with -f.",
+                f"{file}, {key}: {found.get(key)} differs from {value}, the value of the model folder and other folds",
+                "Train this fold again, or leave it out with -f.",
             )
 
 
@@ -185,8 +186,8 @@ def _stock_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prove(source: Path, model: Path, folds: list[str], checkpoint: str, image: list[Path]) -> None:
-    """Predicts with both models, each in a process of its own, and compares the logits bit for bit."""
+def _verify(source: Path, model: Path, folds: list[str], checkpoint: str, image: list[Path]) -> None:
+    """Predicts with both models, each in a separate process, and compares the logits bit for bit."""
     print("Predicting with the plugin and without it ...", flush=True)
     task = {"checkpoint": checkpoint, "folds": folds, "image": [str(file) for file in image]}
     ours, stock = (model.with_name(name) for name in ("with_plugin", "without_plugin"))
@@ -197,14 +198,11 @@ def _prove(source: Path, model: Path, folds: list[str], checkpoint: str, image: 
         name = f"fold_{fold}.npy"
         if not filecmp.cmp(ours / name, stock / name, shallow=False):
             raise InputError(
-                str(source / f"fold_{fold}" / checkpoint),
-                "other logits without the plugin",
-                "those with it, bit for bit",
-                "Its network computes something else than nnUNetTrainer's: predict with its own trainer. Nothing was "
-                "exported.",
+                f"{source / f'fold_{fold}' / checkpoint}: without the plugin, this model predicts different logits",
+                "Its network differs from nnUNetTrainer's, so nothing was exported. Predict with its own trainer.",
             )
         shape = " x ".join(map(str, np.load(stock / name, mmap_mode="r").shape))
-        print(f"fold_{fold}: logits ({shape}) without the plugin are those with it, bit for bit")
+        print(f"fold_{fold}: logits ({shape}) with and without the plugin are bit-identical")
 
 
 def _run(python: list[str], trainers: dict[str, str], task: dict[str, Any], source: Path) -> None:
@@ -214,8 +212,7 @@ def _run(python: list[str], trainers: dict[str, str], task: dict[str, Any], sour
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1].strip()
         raise InputError(
-            str(source),
-            f"a model or an image that nnU-Net {'with' if trainers else 'without'} the plugin fails on ({reason})",
-            "weights of nnUNetTrainer's network, and an image like those of training",
-            "See what nnUNetv2_predict says of both. Nothing was exported.",
+            f"{source}: nnU-Net {'with' if trainers else 'without'} the plugin cannot predict with this model or this "
+            f"image ({reason})",
+            "Run nnUNetv2_predict with both to see the full error. Nothing was exported.",
         )

@@ -1,4 +1,4 @@
-"""A model folder's logits, by nnU-Net alone: nothing of ours is imported, so that it also runs without the plugin."""
+"""Predicts logits with a model folder, using nnU-Net only. Imports nothing of the plugin, so it runs without it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 
 
 def save_logits(model: str, checkpoint: str, folds: list[str], image: list[str], output: str) -> None:
-    """Predicts with each fold by itself, mirroring included, and writes its logits to output/fold_X.npy.
+    """Predicts with each fold separately, with mirroring, and writes the logits to output/fold_X.npy.
 
     Args:
-        model: the folder with plans.json, dataset.json and fold_X/checkpoint.
-        image: files of one case, one for each channel; none for noise of a patch's size.
-        output: the folder to make; each array is (heads, X, Y, Z), as preprocessed, in nnU-Net's half precision.
+        model: folder with plans.json, dataset.json and fold_X/CHECKPOINT.
+        checkpoint: file name of the checkpoint in each fold's folder.
+        folds: numbers, or "all".
+        image: files of one case, one per channel. If empty, one patch of noise is predicted instead.
+        output: new folder for the logits.
+
+    Shape:
+        Each array is (heads, X, Y, Z) at the preprocessed spacing, in nnU-Net's half precision.
     """
     Path(output).mkdir()
-    # On the CPU, where the same operations give the same bits in every process.
+    # on the CPU, the same operations give the same bits in every process
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     for fold in folds:
         predictor.initialize_from_trained_model_folder(model, [fold], checkpoint)
@@ -38,7 +43,7 @@ def _preprocessed(image: list[str], predictor: nnUNetPredictor) -> torch.Tensor:
 
 
 def _noise(predictor: nnUNetPredictor) -> torch.Tensor:
-    """(channels, X, Y, Z), or a single slice for a 2D network; a cascade's channels of the previous stage too."""
+    """(channels, X, Y, Z), one slice for a 2D network. A cascade also gets the channels of its previous stage."""
     patch = predictor.configuration_manager.patch_size
     channels = determine_num_input_channels(
         predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json

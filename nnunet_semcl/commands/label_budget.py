@@ -1,7 +1,7 @@
 """Label budgets: folds in which only some of the training cases keep their labels.
 
-They are appended to nnU-Net's splits_final.json. Of each entry nnU-Net itself reads "train" and "val" alone, so such a
-fold is an ordinary small one to every stock trainer; a trainer that pretrains may also use the images of "unlabelled".
+They are appended to nnU-Net's splits_final.json. nnU-Net itself reads only "train" and "val" of an entry, so a stock
+trainer sees an ordinary small fold. A trainer with pretraining may also use the images of "unlabelled".
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from nnunet_semcl.files.datasets import find_dataset
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.splits import NNUNET_FOLDS, Fold, check_fold, read_splits
 
-NNUNET_SEED = 12345  # of nnU-Net's own split, in nnUNetTrainer.do_split
+NNUNET_SEED = 12345  # seed of nnU-Net's own split, in nnUNetTrainer.do_split
 
 
 def add_label_budget(
     dataset_name_or_id: str, labelled: int | None = None, seed: int = 0, group: str | None = None
 ) -> dict[int, int]:
-    """Appends to splits_final.json, for each fold with all its labels, one with few; prints them.
+    """For each fold with all labels, appends a fold with few labels to splits_final.json, and prints them.
 
-    Without a splits_final.json one is made first. What is in the file already stays as it is, where it is; the same
-    call again finds its folds there and appends nothing.
+    If there is no splits_final.json, nnU-Net's own split is created first. Existing folds are neither changed nor
+    moved. A second call with the same arguments appends nothing.
 
     Args:
         dataset_name_or_id: a data set in nnUNet_preprocessed.
-        labelled: how many training cases, or groups of them, keep their labels; None only makes or checks the split.
-        seed: of the choice. With one seed, a smaller choice is part of every larger one.
-        group: a regular expression; cases in whose names it finds the same text (a patient) are kept together.
+        labelled: number of training cases, or of groups, that keep their labels. None only creates or checks the
+            split.
+        seed: seed of the random choice. With the same seed, a smaller choice is part of every larger one.
+        group: a regular expression. Cases in whose names it matches the same text (a patient) are kept together.
 
     Returns:
-        The number of each fold with all its labels -> the number of the fold with few.
+        Number of each fold with all labels -> number of its fold with few labels.
 
     Raises:
-        InputError: nothing to do or an impossible number; a pattern that is none, or is not found in a case's name;
-            no preprocessed cases or too few; a splits_final.json that is none, names a case that is not preprocessed,
-            tears a group apart, or holds this budget for another fold than the present one.
+        InputError: there is nothing to do, or a number is invalid. The pattern is invalid, or does not match a case
+            name. Too few cases are preprocessed. The splits_final.json is invalid, names a case that is not
+            preprocessed, splits a group, or has this label budget for a fold that has changed since.
     """
     _check_arguments(labelled, seed, group)
     folder = find_dataset(dataset_name_or_id)
@@ -52,8 +53,10 @@ def add_label_budget(
     splits = read_splits(file) if found else plain_split(sorted(set.union(*cases.values())), group)
     full = {number: fold for number, fold in enumerate(splits) if "unlabelled" not in fold}
     if not full:
-        fix = "Mend it, or move it away and nnU-Net's own split is made."
-        raise InputError(str(file), "no fold with all its labels", "at least one to start from", fix)
+        raise InputError(
+            f"{file}: no fold has all its labels, every fold has 'unlabelled' cases",
+            "Add a fold without 'unlabelled', or move the file away to use nnU-Net's own split.",
+        )
     for number, fold in full.items():
         where = f"{file}, fold {number}"
         for data, preprocessed in cases.items():
@@ -68,8 +71,8 @@ def add_label_budget(
     if not found or len(splits) > n_before:
         write_json(splits, file)
 
-    by = f", with the groups of '{group}' kept together" if group else ""
-    print(f"{file}: {n_before} folds {'found' if found else 'made'}{by}, {len(splits) - n_before} appended")
+    grouped = f" with the groups of '{group}' kept together" if group else ""
+    print(f"{file}: {n_before} folds {'found' if found else 'created'}{grouped}, {len(splits) - n_before} appended")
     for number, new in numbers.items():
         sizes = {key: len(splits[new][key]) for key in ("train", "unlabelled", "val")}
         print(
@@ -85,19 +88,19 @@ def add_label_budget(
 
 
 def plain_split(cases: list[str], group: str | None = None) -> list[Fold]:
-    """nnU-Net's own five folds of the cases; with a pattern, those of their groups.
+    """Splits the cases into five folds as nnU-Net does. With a pattern, it splits their groups instead.
 
-    Raises InputError: fewer cases, or groups, than folds.
+    Raises:
+        InputError: there are fewer cases, or groups, than folds.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for case in sorted(cases):
         members[group_of(case, group)].append(case)
     if len(members) < NNUNET_FOLDS:
         raise InputError(
-            "the preprocessed cases",
-            f"{len(members)} {'groups' if group else 'cases'}",
-            f"at least {NNUNET_FOLDS}, one for each fold",
-            "Write a splits_final.json of your own into the preprocessed data set's folder.",
+            f"the number of {'groups of ' if group else ''}preprocessed cases is {len(members)}, but nnU-Net's split "
+            f"needs at least {NNUNET_FOLDS}, one per fold",
+            "Write your own splits_final.json to the folder of the preprocessed data set.",
         )
     return [
         {side: sorted(case for name in names for case in members[name]) for side, names in fold.items()}
@@ -106,10 +109,10 @@ def plain_split(cases: list[str], group: str | None = None) -> list[Fold]:
 
 
 def with_few_labels(number: int, fold: Fold, labelled: int, seed: int, group: str | None = None) -> Fold:
-    """The fold of this number with only `labelled` training cases, or groups, left in "train"."""
+    """The fold with this number, with only `labelled` of its training cases, or groups, in "train"."""
     cases = sorted(set(fold["train"]))
     groups = sorted({group_of(case, group) for case in cases})
-    # the first of one permutation: a smaller choice is part of a larger one
+    # always the first of the same permutation, so a smaller choice is part of a larger one
     chosen = {groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[:labelled]}
     return {
         "train": [case for case in cases if group_of(case, group) in chosen],
@@ -120,16 +123,18 @@ def with_few_labels(number: int, fold: Fold, labelled: int, seed: int, group: st
 
 
 def group_of(case: str, group: str | None) -> str:
-    """What the pattern finds in the case's name; without a pattern every case is a group of its own."""
+    """The text that the pattern matches in the case's name. Without a pattern, every case is its own group.
+
+    Raises:
+        InputError: the pattern matches nothing.
+    """
     if group is None:
         return case
     match = re.search(group, case)
     if not match or not match.group():
         raise InputError(
-            "--group",
-            f"'{group}', which finds nothing in the case {case!r}",
-            "a pattern that finds the group in every case's name",
-            r"Mend it, e.g. --group 'patient\d+'",
+            f"--group '{group}' matches nothing in the case name {case!r}",
+            r"Give a pattern that matches the group in every case name, e.g. --group 'patient\d+'",
         )
     return match.group()
 
@@ -137,34 +142,31 @@ def group_of(case: str, group: str | None) -> str:
 def _check_arguments(labelled: int | None, seed: int, group: str | None) -> None:
     if labelled is None and group is None:
         raise InputError(
-            "label-budget",
-            "neither --labelled nor --group",
-            "at least one of them",
-            "There is nothing to do: nnU-Net makes its own split by itself.",
+            "label-budget: without --labelled and --group there is nothing to do",
+            "Give at least one of them. nnU-Net's trainer creates the standard split by itself.",
         )
     if labelled is not None and labelled < 1:
-        raise InputError("--labelled", f"{labelled}", "1 or more", "Leave at least one case its labels.")
+        raise InputError(f"--labelled {labelled}: at least one case has to keep its labels", "Give 1 or more.")
     if seed < 0:
-        raise InputError("--seed", f"{seed}", "0 or more", "Give such a number.")
+        raise InputError(f"--seed {seed}: a seed cannot be negative", "Give 0 or more.")
     try:
         re.compile(group or "")
     except re.error as problem:
         raise InputError(
-            "--group", f"'{group}' ({problem})", "a regular expression", r"Mend it, e.g. --group 'patient\d+'"
+            f"--group '{group}' is not a regular expression ({problem})",
+            r"Fix the pattern, e.g. --group 'patient\d+'",
         ) from problem
 
 
 def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:
-    """Folder of preprocessed labelled cases -> their names. nnU-Net writes a case's .pkl last."""
+    """Folder of preprocessed labelled cases -> names of the cases. nnU-Net writes the .pkl of a case last."""
     cases: dict[Path, set[str]] = defaultdict(set)
     for file in folder.glob("*/*.pkl"):
         if not file.parent.name.endswith(SUFFIX):
             cases[file.parent].add(file.stem)
     if not cases:
         raise InputError(
-            str(folder),
-            "no preprocessed cases",
-            "those of one configuration or more",
+            f"{folder}: no configuration has preprocessed cases",
             f"Run: nnUNetv2_preprocess -d {int(folder.name[7:10])}",
         )
     return cases
@@ -174,28 +176,25 @@ def _check_groups(where: str, fold: Fold, labelled: int | None, group: str | Non
     training, validation = ({group_of(case, group) for case in fold[side]} for side in ("train", "val"))
     if group and training & validation:
         raise InputError(
-            where,
-            f"the group {min(training & validation)!r} in 'train' and in 'val'",
-            "each group on one side",
-            "Move splits_final.json away, call this again, and train again.",
+            f"{where}: cases of the group {min(training & validation)!r} are in both 'train' and 'val'",
+            "Move splits_final.json away, run this command again, and train again.",
         )
     if labelled is not None and labelled > len(training):
-        what = "groups of training cases" if group else "training cases"
+        unit = "groups of training cases" if group else "training cases"
         raise InputError(
-            "--labelled", f"{labelled}", f"at most the {len(training)} {what} of {where}", "Ask for fewer."
+            f"--labelled {labelled}: {where} has only {len(training)} {unit}", f"Give {len(training)} or fewer."
         )
 
 
 def _find_or_append(splits: list[Fold], new: Fold, file: Path) -> int:
-    """The number of the new fold, whether it is in the splits already or has to be appended."""
+    """The number of the new fold. Appends the fold unless the splits have it already."""
     for number, fold in enumerate(splits):
         if fold.get("label_budget") == new["label_budget"]:
             if fold == new:
                 return number
             raise InputError(
-                f"{file}, fold {number}",
-                f"{new['label_budget']} with other cases than fold {new['label_budget']['fold']} now gives",
-                "the fold it was made from, unchanged",
+                f"{file}, fold {number}: fold {new['label_budget']['fold']} has changed since this fold was made from "
+                f"it with {new['label_budget']}",
                 "Give another --seed, or move splits_final.json away and train again.",
             )
     splits.append(new)

@@ -1,7 +1,8 @@
-"""A seeded, CT-like abdomen in nnU-Net's raw layout: small, quick to make, and free of any patient's data.
+"""A seeded, CT-like abdomen in nnU-Net's raw format: small, fast to draw, and without data of any patient.
 
-Eight organs of differing size, contrast and place lie in a body of fat, muscle and bone. Some share their HU (both
-kidneys; nearly so liver, spleen and pancreas; aorta and the unlabelled vena cava), so that place and shape matter.
+A body of fat, muscle and bone contains eight organs of different size, contrast and position. Some organs have equal
+or similar HU: both kidneys; liver, spleen and pancreas; aorta and the unlabelled vena cava. So position and shape
+matter.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from scipy.ndimage import gaussian_filter
 from nnunet_semcl.errors import InputError
 
 EXTENT = (200.0, 256.0, 320.0)
-"""Field of view in mm, along (z, y, x). The shape of the grid decides the spacing."""
+"""Field of view in mm, along (z, y, x). The spacing follows from the shape of the grid."""
 
 SHAPE = (40, 64, 80)
-"""Voxels along (z, y, x) unless told otherwise: a spacing of 5 x 4 x 4 mm."""
+"""Default number of voxels along (z, y, x). The spacing is then 5 x 4 x 4 mm."""
 
 SMALLEST_SHAPE = (16, 24, 32)
 """The coarsest grid that still shows every organ."""
 
 NOISE = 15.0
-"""Standard deviation of a voxel's noise in HU."""
+"""Standard deviation of the noise in each voxel, in HU."""
 
 AIR, FAT, MUSCLE = -1000.0, -95.0, 55.0
 
@@ -41,11 +42,12 @@ class Blob:
 
     Attributes:
         hu: mean intensity in HU.
-        centre: in mm along (z, y, x) from the middle; x grows to the patient's left, y to the back, z to the head.
-        radii: in mm along (z, y, x).
+        centre: offset from the centre of the volume in mm, along (z, y, x). x points to the patient's left, y to the
+            back, z to the head.
+        radii: in mm, along (z, y, x).
         tilt: rotation about z in degrees.
-        power: 2 is an ellipsoid; the higher, the more box-like.
-        bend: by how many mm its two ends along x lie further back than its middle.
+        power: 2 gives an ellipsoid; higher values are more box-like.
+        bend: shift of both ends along x towards the back, relative to the middle, in mm.
     """
 
     hu: float
@@ -56,7 +58,7 @@ class Blob:
     bend: float = 0.0
 
 
-# Later ones lie over earlier ones: the small ones last, so that none is buried.
+# later organs overwrite earlier ones, so the small ones come last
 ORGANS = {
     "liver": Blob(105, (30, -12, -58), (58, 56, 62), tilt=12, power=2.4, bend=-10),
     "spleen": Blob(118, (32, 38, 88), (38, 33, 20), tilt=-25, bend=4),
@@ -83,21 +85,21 @@ def write_phantom(
 ) -> Path:
     """Writes DatasetXXX_Phantom with imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
 
-    A case depends on the seed, on its own number and on the shape alone: more cases do not change the earlier ones.
+    A case depends only on the seed, its own number and the shape: more cases do not change the earlier ones.
 
     Args:
-        raw_folder: nnUNet_raw, made if missing.
+        raw_folder: nnUNet_raw, created if it does not exist.
         dataset_id: 1 to 999.
-        cases: labelled cases for training.
-        test_cases: held-out cases; labelsTs, which nnU-Net never reads, is their truth.
-        seed: of everything random.
-        shape: voxels along (z, y, x), SMALLEST_SHAPE or more.
+        cases: number of labelled training cases.
+        test_cases: number of held-out cases. labelsTs has their ground truth; nnU-Net never reads it.
+        seed: seed of all random numbers.
+        shape: voxels along (z, y, x), at least SMALLEST_SHAPE.
 
     Returns:
-        The data set's folder.
+        The folder of the data set.
 
     Raises:
-        InputError: an impossible number or shape, or the id belongs to a data set that this function did not write.
+        InputError: an invalid number or shape, or the id belongs to a data set that is not a phantom.
     """
     _check_numbers(dataset_id, cases, test_cases, shape)
     folder = raw_folder / f"Dataset{dataset_id:03d}_Phantom"
@@ -136,17 +138,20 @@ def write_phantom(
 
 
 def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one abdomen of random build.
+    """Draws one abdomen of random size, position and shape.
 
     Returns:
-        The image in HU (int16) and the labels of LABELS (uint8), both (Z, Y, X).
+        The image in HU (int16), and its labels with the values of LABELS (uint8).
+
+    Shape:
+        Both are (Z, Y, X).
     """
     axes = _axes(shape)
     mm = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, Z, Y, X)
-    place = rng.normal(0, 3, size=3)
-    build = rng.uniform(0.94, 1.06, size=3)
+    offset = rng.normal(0, 3, size=3)
+    scale = rng.uniform(0.94, 1.06, size=3)
     for axis in range(3):
-        mm[axis] = (mm[axis] - place[axis]) / build[axis] + 5 * _waves(rng, axes, wavelength=240)
+        mm[axis] = (mm[axis] - offset[axis]) / scale[axis] + 5 * _waves(rng, axes, wavelength=240)
 
     image = np.full(shape, AIR, np.float32)
     label = np.zeros(shape, np.uint8)
@@ -159,19 +164,23 @@ def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> 
     ]
     for blob in (*bowel, SPINE, VENA_CAVA):
         image[_inside(rng, blob, mm)] = blob.hu + rng.normal(0, 5)
-    uptake = rng.normal(1, 0.04)  # of contrast agent, by all organs alike
+    uptake = rng.normal(1, 0.04)  # of contrast agent, the same in all organs
     for name, organ in ORGANS.items():
         inside = _inside(rng, organ, mm)
         image[inside] = organ.hu * uptake + rng.normal(0, 3)
         label[inside] = LABELS[name]
 
-    image = gaussian_filter(image, sigma=(0.6, 0.5, 0.5))  # partial volume, most of it between slices
+    image = gaussian_filter(image, sigma=(0.6, 0.5, 0.5))  # partial volume, strongest between slices
     image += rng.normal(0, NOISE, size=shape)
     return np.clip(np.rint(image), -1024, 3071).astype(np.int16), label
 
 
 def _inside(rng: np.random.Generator, blob: Blob, mm: np.ndarray) -> np.ndarray:
-    """Where a randomly placed, sized, turned and dented copy of the blob lies; mm is (3, Z, Y, X), result (Z, Y, X)."""
+    """Mask of the blob after a random shift, scaling, rotation and deformation.
+
+    Shape:
+        mm is (3, Z, Y, X), the mask is (Z, Y, X).
+    """
     centre = (np.asarray(blob.centre) + rng.normal(0, 3.5, size=3)).tolist()
     radii = (np.asarray(blob.radii) * rng.uniform(0.9, 1.1, size=3)).tolist()
     about_z, about_y = np.radians(np.array([blob.tilt, 0]) + rng.normal(0, 6, size=2)).tolist()
@@ -185,17 +194,17 @@ def _inside(rng: np.random.Generator, blob: Blob, mm: np.ndarray) -> np.ndarray:
 
 
 def _waves(rng: np.random.Generator, axes: list[np.ndarray], wavelength: float, count: int = 3) -> np.ndarray:
-    """A smooth random field within [-1, 1] on the grid of the axes in mm: the mean of plane waves, (Z, Y, X)."""
+    """A smooth random field in [-1, 1], the mean of plane waves, on the grid of these axes in mm. Shape (Z, Y, X)."""
     direction = rng.normal(size=(count, 3))
     direction *= 2 * np.pi / wavelength / np.linalg.norm(direction, axis=1, keepdims=True)
     phase = np.exp(1j * rng.uniform(0, 2 * np.pi, size=count))
-    # exp(i k.r) is a product over the axes, so that a few one-dimensional exponentials give the whole grid.
+    # exp(i k.r) is a product over the axes, so a few one-dimensional exponentials give the whole grid
     z, y, x = (np.exp(1j * np.outer(k, axis)).astype(np.complex64) for k, axis in zip(direction.T, axes, strict=True))
     return np.tensordot(z * phase[:, None], y[:, :, None] * x[:, None, :], axes=(0, 0)).real.astype(np.float32) / count
 
 
 def _axes(shape: tuple[int, ...]) -> list[np.ndarray]:
-    """The voxels' places in mm along z, y and x, from the middle of the field of view."""
+    """Positions of the voxels in mm along z, y and x, relative to the centre of the field of view."""
     return [
         ((np.arange(n) - (n - 1) / 2) * (extent / n)).astype(np.float32)
         for n, extent in zip(shape, EXTENT, strict=True)
@@ -211,20 +220,26 @@ def _write_volume(volume: np.ndarray, path: Path) -> None:
 
 
 def _check_numbers(dataset_id: int, cases: int, test_cases: int, shape: tuple[int, int, int]) -> None:
-    where = "the phantom data set"
     if not 1 <= dataset_id <= 999:
-        raise InputError(where, f"the id {dataset_id}", "1 to 999", "Choose an id that is free.")
+        raise InputError(f"the phantom data set cannot have the id {dataset_id}", "Choose an unused id from 1 to 999.")
     if cases < 1 or test_cases < 0:
-        raise InputError(where, f"{cases} and {test_cases} cases", "1 or more, and 0 or more", "Ask for more cases.")
+        raise InputError(
+            f"the phantom data set cannot have {cases} training cases and {test_cases} test cases",
+            "Ask for at least 1 training case and 0 or more test cases.",
+        )
     if len(shape) != 3 or any(n < least for n, least in zip(shape, SMALLEST_SHAPE, strict=True)):
-        raise InputError(where, f"the shape {shape}", f"(z, y, x) of at least {SMALLEST_SHAPE}", "Enlarge it.")
+        raise InputError(
+            f"the phantom data set cannot have the shape {shape}",
+            f"Ask for a shape (z, y, x) of at least {SMALLEST_SHAPE}.",
+        )
 
 
 def _check_free(folder: Path) -> None:
-    """The id may be in use by a phantom alone: two names with one id would confuse nnU-Net."""
+    """Only a phantom may have the id already: nnU-Net cannot tell two data sets with one id apart."""
     for other in folder.parent.glob(f"{folder.name[:10]}_*"):
         ours = (other / "dataset.json").is_file() and "phantom" in load_json(str(other / "dataset.json"))
         if other.name != folder.name or not ours:
             raise InputError(
-                str(other), "a data set that is no phantom", "a free id", "Choose another id, or another raw folder."
+                f"{other}: the id {int(folder.name[7:10])} belongs to a data set that is not a phantom",
+                "Choose another id, or another nnUNet_raw folder.",
             )

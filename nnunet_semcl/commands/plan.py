@@ -1,14 +1,17 @@
-"""Further plans beside nnU-Net's own: smaller ones, within the bounds of a preset, or with settings of pretraining."""
+"""`nnunet-semcl plan`: writes further plans, made smaller by a preset or with its settings for pretraining."""
+
+from __future__ import annotations
 
 import math
 import re
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_semcl import plans as presets
+from nnunet_semcl import plans as presets  # type: ignore[attr-defined]  # setup.cfg maps plans/ to this name
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.datasets import find_dataset
 from nnunet_semcl.files.json_files import read_json, write_json
@@ -16,22 +19,27 @@ from nnunet_semcl.files.plans import read_plans, resolve_configuration
 from nnunet_semcl.methods import settings_by_section
 from nnunet_semcl.pretraining.settings import MethodSettings
 
-MADE_BY = "nnunet_semcl_plan"  # the top-level key that marks plans as written here
+MADE_BY = "nnunet_semcl_plan"  # top-level key that marks plans written by this command
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
+
+KIND_NAMES = {int: "a whole number", str: "a text", dict: "an object of settings"}
+FIX_VALUE = "Correct the value. plans/tiny.json is an example of a preset."
 
 
 @dataclass(frozen=True)
 class PlanPreset:
-    """Bounds that make nnU-Net's plans small, and settings of pretraining; what is not named stays as it was planned.
+    """Upper bounds for nnU-Net's plans, and settings for pretraining. What is not set stays as planned.
 
-    plans_name: what `nnUNetv2_train -p` selects; also the name of the file.
-    base_num_features, max_num_features: stage i gets min(base * 2^i, max) features.
-    max_convs_per_stage: upper bound of convolutions (PlainConvUNet) or residual blocks (ResidualEncoderUNet) in
-        every stage of encoder and decoder.
-    max_batch_size_2d, max_batch_size_3d: upper bound of the samples in a batch.
-    max_patch_size_2d, max_patch_size_3d: upper bound of the patch along each axis, in voxels (see `smaller_patch`).
-    sections: settings of pretraining for every configuration, by the section of their method ("semcl", "ideal", ...);
-        in the file each section is a key of its own.
+    Attributes:
+        plans_name: name of the new plans, for `nnUNetv2_train -p`, and of their file.
+        base_num_features, max_num_features: stage i gets min(base * 2^i, max) features.
+        max_convs_per_stage: upper bound of convolutions (PlainConvUNet) or residual blocks (ResidualEncoderUNet) in
+            each stage of encoder and decoder.
+        max_batch_size_2d, max_batch_size_3d: upper bound of the batch size.
+        max_patch_size_2d, max_patch_size_3d: upper bound of the patch size along each axis, in voxels; see
+            `smaller_patch`.
+        sections: section of a method ("semcl", "ideal", ...) -> its settings, for every configuration. In the file,
+            each section is a top-level key.
     """
 
     plans_name: str
@@ -42,67 +50,80 @@ class PlanPreset:
     max_batch_size_3d: int | None = None
     max_patch_size_2d: int | None = None
     max_patch_size_3d: int | None = None
-    sections: dict[str, dict] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def as_file(self) -> dict[str, Any]:
+        """The content of the preset's file: the keys that are set, each section as a key."""
+        content = asdict(self)
+        sections = content.pop("sections")
+        return {key: value for key, value in content.items() if value is not None} | sections
 
 
 def load_preset(name_or_file: str) -> PlanPreset:
-    """A preset of the package by name ("tiny"), or a user's own JSON file by path.
+    """Loads a preset of the package by its name ("tiny"), or a user's own preset by the path of its JSON file.
 
-    Raises InputError: no such preset or file, broken JSON, unknown or missing key, wrong type, impossible value.
+    Raises:
+        InputError: the preset or file does not exist, is not JSON, has an unknown or missing key, or a value that is
+            invalid.
     """
-    if name_or_file.endswith(".json"):
-        file = Path(name_or_file)
-    else:
-        file = Path(presets.__file__).with_name(f"{name_or_file}.json")
-    if not file.is_file():
-        there_are = ", ".join(sorted(path.stem for path in Path(presets.__file__).parent.glob("*.json")))
-        raise InputError(
-            "--preset",
-            f"{name_or_file!r}, which does not exist",
-            f"one of: {there_are}",
-            "Name one of these, or give the path of a JSON file of your own.",
-        )
+    file = _find_preset(name_or_file)
     values = read_json(file)
     sections = settings_by_section()
-    types = {bound.name: int for bound in fields(PlanPreset)} | {"plans_name": str} | dict.fromkeys(sections, dict)
-    del types["sections"]
-    copy_tiny = "Mend the file; plans/tiny.json is one to copy."
+    kinds: dict[str, type] = {bound.name: int for bound in fields(PlanPreset)}
+    kinds |= {"plans_name": str} | dict.fromkeys(sections, dict)
+    del kinds["sections"]
     if isinstance(values, dict):
-        values = {key: value for key, value in values.items() if value is not None}  # null is not named
+        values = {key: value for key, value in values.items() if value is not None}  # null means: not set
     if not isinstance(values, dict) or "plans_name" not in values:
-        raise InputError(f"preset {file}", "no 'plans_name'", f"some of these keys: {', '.join(types)}", copy_tiny)
+        raise InputError(f"preset {file}: there is no 'plans_name'", f"Set it. All keys: {', '.join(kinds)}.")
     for key, value in values.items():
-        if key not in types:
-            raise InputError(f"preset {file}", f"unknown key {key!r}", f"these keys: {', '.join(types)}", copy_tiny)
-        if type(value) is not types[key]:
-            raise InputError(f"preset {file}, {key}", f"{value!r}", f"{types[key].__name__}", copy_tiny)
-        if types[key] is int and value < 1:
-            raise InputError(f"preset {file}, {key}", f"{value}", "at least 1", copy_tiny)
+        if key not in kinds:
+            raise InputError(f"preset {file}: unknown key {key!r}", f"Use only these keys: {', '.join(kinds)}.")
+        if type(value) is not kinds[key]:
+            raise InputError(f"preset {file}, {key}: {value!r:.200} is not {KIND_NAMES[kinds[key]]}", FIX_VALUE)
+        if isinstance(value, int) and value < 1:
+            raise InputError(f"preset {file}, {key}: {value} is less than 1", "Use at least 1, or remove the key.")
     bounds = {key: value for key, value in values.items() if key not in sections}
     preset = PlanPreset(**bounds, sections={key: values[key] for key in sections if key in values})
-    # nnU-Net takes names of result folders apart at every double underscore
-    if not re.fullmatch(r"[\w.-]+", preset.plans_name) or "__" in preset.plans_name:
-        raise InputError(
-            f"preset {file}, plans_name",
-            f"{preset.plans_name!r}",
-            "letters, digits, '-', '.' and single underscores",
-            copy_tiny,
-        )
-    if preset.max_num_features and preset.base_num_features and preset.max_num_features < preset.base_num_features:
-        raise InputError(
-            f"preset {file}, max_num_features",
-            f"{preset.max_num_features}",
-            f"at least base_num_features ({preset.base_num_features})",
-            copy_tiny,
-        )
+    _check_preset(preset, file)
     return preset
 
 
-def smaller_patch(patch_size: list[int], strides: list[list[int]], max_size: int) -> list[int]:
-    """The patch cut to `max_size` voxels along each axis, in whole steps of the network's total stride.
+def _find_preset(name_or_file: str) -> Path:
+    folder = Path(presets.__file__).parent
+    file = Path(name_or_file) if name_or_file.endswith(".json") else folder / f"{name_or_file}.json"
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
+        raise InputError(
+            f"--preset {name_or_file} does not exist (presets: {names})",
+            "Name one of these presets, or give the path of your own JSON file.",
+        )
+    return file
 
-    Shape: patch_size (axes,), strides (stages, axes), result (axes,). No axis grows. None falls below two total
-    strides, so the bottleneck keeps more than one voxel wherever it had: there `max_size` gives way.
+
+def _check_preset(preset: PlanPreset, file: Path) -> None:
+    # nnU-Net splits the names of result folders at every double underscore
+    if not re.fullmatch(r"[\w.-]+", preset.plans_name) or "__" in preset.plans_name:
+        raise InputError(
+            f"preset {file}, plans_name: {preset.plans_name!r} is not a valid name for plans",
+            "Use only letters, digits, '-', '.' and single underscores.",
+        )
+    base, largest = preset.base_num_features, preset.max_num_features
+    if base and largest and largest < base:
+        raise InputError(
+            f"preset {file}, max_num_features: {largest} is less than base_num_features ({base})",
+            f"Use at least {base}, or reduce base_num_features.",
+        )
+
+
+def smaller_patch(patch_size: list[int], strides: list[list[int]], max_size: int) -> list[int]:
+    """Reduces the patch to at most `max_size` voxels along each axis, as a multiple of the network's total stride.
+
+    No axis grows. An axis keeps at least two total strides if it had them, even if that is more than `max_size`: the
+    bottleneck needs more than one voxel.
+
+    Shape:
+        patch_size: (axes,). strides: (stages, axes). Result: (axes,).
     """
     total_strides = [math.prod(along_axis) for along_axis in zip(*strides, strict=True)]
     return [
@@ -111,8 +132,13 @@ def smaller_patch(patch_size: list[int], strides: list[list[int]], max_size: int
     ]
 
 
-def shrink(configuration: dict, preset: PlanPreset) -> dict:
-    """Batch size, patch size and architecture of a configuration (its inheritance resolved) within the preset."""
+def shrink(configuration: dict[str, Any], preset: PlanPreset) -> dict[str, Any]:
+    """Batch size, patch size and architecture of a configuration, reduced to the bounds of the preset.
+
+    Args:
+        configuration: with its inheritance resolved.
+        preset: the bounds.
+    """
     is_2d = len(configuration["patch_size"]) == 2
     network = deepcopy(configuration["architecture"])
     kwargs = network["arch_kwargs"]
@@ -136,47 +162,44 @@ def shrink(configuration: dict, preset: PlanPreset) -> dict:
 def write_preset_plans(
     dataset_name_or_id: str, preset_name_or_file: str, plans_identifier: str = "nnUNetPlans"
 ) -> Path:
-    """Writes the preset's variant of nnU-Net's plans beside them, prints what changed, returns the file.
+    """Applies a preset to nnU-Net's plans, saves the result next to them, prints what changed and returns the file.
 
-    Data identifiers stay, so nothing has to be preprocessed again. Plans that this function wrote before are
-    replaced, any other file of that name is left alone.
+    Data identifiers stay the same, so nothing has to be preprocessed again. Plans that this command wrote before are
+    replaced. Any other existing file is left alone.
 
-    Raises InputError: see `load_preset`, `find_dataset` and MethodSettings.from_plan; no plans, plans of another nnU-Net
-    version, a network that is neither PlainConvUNet nor ResidualEncoderUNet, or a file in the way that was not
-    written here.
+    Raises:
+        InputError: see `load_preset`, `find_dataset` and `MethodSettings.from_plan`. There are no plans, or they come
+            from another version of nnU-Net. A network is neither PlainConvUNet nor ResidualEncoderUNet. The new file
+            would replace a file that this command did not write.
     """
     preset = load_preset(preset_name_or_file)
     folder = find_dataset(dataset_name_or_id)
     source = folder / f"{plans_identifier}.json"
     plans = read_plans(source)
     target = folder / f"{preset.plans_name}.json"
-    if target == source or (target.exists() and MADE_BY not in read_json(target)):
+    if target == source or (target.exists() and not _is_ours(target)):
+        problem = "is the file to start from" if target == source else "was not written by this command"
         raise InputError(
-            str(target),
-            "the plans to start from" if target == source else "a file of another origin",
-            "no file, or one that this command wrote",
-            "Choose another plans_name in a preset of your own.",
+            f"{target} {problem} and cannot be replaced", "Set another plans_name in your own preset file."
         )
     before = {name: resolve_configuration(plans, name, source) for name in plans["configurations"]}
     for name, configuration in before.items():
         network = configuration["architecture"]["network_class_name"].rsplit(".", 1)[-1]
         if network not in NETWORKS:
             raise InputError(
-                f"{source}, configuration {name}",
-                f"the network {network}",
-                " or ".join(NETWORKS),
-                "Only nnU-Net's own networks can be made smaller by a preset.",
+                f"{source}, configuration {name}: a preset cannot be applied to the network {network}",
+                f"Start from plans with {' or '.join(NETWORKS)}.",
             )
 
     after = {name: shrink(configuration, preset) for name, configuration in before.items()}
     smaller = {
         **deepcopy(plans),
         "plans_name": preset.plans_name,
-        MADE_BY: {"source_plans_name": plans_identifier, "preset": asdict(preset)},
+        MADE_BY: {"source_plans_name": plans_identifier, "preset": preset.as_file()},
     }
     print(f"{folder.name}: {plans_identifier} -> {preset.plans_name}")
     for name, own in smaller["configurations"].items():
-        # an heir with strides of its own may need another patch than its parent's
+        # a configuration with other strides than its parent may need another patch
         inherited = after.get(own.get("inherits_from"), {})
         changed = {key: value for key, value in after[name].items() if key in own or value != inherited.get(key)}
         own.update(changed)
@@ -187,21 +210,27 @@ def write_preset_plans(
         if changed:
             _print_changes(name, before[name], after[name])
         else:
-            print(f"\n{name}: as {own['inherits_from']}")
+            print(f"\n{name}: same as {own['inherits_from']}")
     write_json(smaller, target)
     print(
-        f"\nPlans were saved to {target}\n"
+        f"\nSaved the plans to {target}\n"
         f"Train with them: nnUNetv2_train {dataset_name_or_id} CONFIGURATION FOLD -p {preset.plans_name}"
     )
     return target
 
 
-def _print_changes(name: str, before: dict, after: dict) -> None:
-    def figures(values: dict) -> dict:
+def _is_ours(file: Path) -> bool:
+    """Whether this command wrote the file."""
+    content = read_json(file)
+    return isinstance(content, dict) and MADE_BY in content
+
+
+def _print_changes(name: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def figures(values: dict[str, Any]) -> dict[str, Any]:
         per_stage = {key: value for key, value in values["architecture"]["arch_kwargs"].items() if "per_stage" in key}
         return {"batch_size": values["batch_size"], "patch_size": values["patch_size"], **per_stage}
 
     print(f"\n{name}:")
     for key, value in figures(after).items():
         old = figures(before)[key]
-        print(f"  {key}: {old} -> {value}" if value != old else f"  {key}: {old} (kept)")
+        print(f"  {key}: {old} -> {value}" if value != old else f"  {key}: {old} (unchanged)")

@@ -1,4 +1,4 @@
-"""`nnunet-semcl train`: nnUNetv2_train with this package's trainers, after a check of what it is about to read."""
+"""`nnunet-semcl train`: checks the input of a training, then runs nnUNetv2_train with this package's trainers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_semcl.files.training_input import check_training_input
 
 
 def train(arguments: list[str]) -> None:
-    """Runs nnUNetv2_train with these arguments.
+    """Checks the input, then runs nnUNetv2_train with these arguments and this package's trainers.
 
     Raises:
         InputError: see `check_training_input`.
@@ -27,7 +27,7 @@ def train(arguments: list[str]) -> None:
 
     add_trainer_path()
     sys.argv = ["nnunet-semcl train", *arguments]
-    # nnU-Net alone knows its arguments: the check goes between its own parser and its training
+    # only nnU-Net can parse its arguments, so the check runs between its parser and its training
     nnunet.run_training = checked_run_training
     try:
         nnunet.run_training_entry()

@@ -1,8 +1,8 @@
-"""Objects that lie in one piece: what a coarse model finds of them elsewhere is taken away.
+"""Objects with a single connected component: masks of unlabelled cases keep the largest one and drop the others.
 
-nnU-Net decides so on validation cases (nnUNetv2_determine_postprocessing); here the labelled training cases decide, as
-masks of unlabelled ones are needed before any validation. Dropping all but the largest component of pseudo-labels is in
-Bai et al., CVPR 2023, arXiv 2305.00673.
+nnU-Net decides this on validation cases (nnUNetv2_determine_postprocessing). Here the labelled training cases decide,
+because masks of unlabelled cases are needed before any validation. Bai et al., CVPR 2023, arXiv 2305.00673, too drop
+all but the largest component of pseudo-labels.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from nnunetv2.postprocessing.remove_connected_components import remove_all_but_l
 
 from nnunet_semcl.files.cases import Cases, Object
 
-STRAY = 0.01  # of an object's voxels: an annotator's stray clicks make no second piece
+STRAY = 0.01  # share of an object's voxels that do not count as a second component: an annotator's stray clicks
 
 
 def single_component_objects(cases: Cases, objects: Sequence[Object]) -> list[Object]:
-    """The objects whose largest component is all of them, but for stray voxels, in every case."""
-    pieces = list(objects)
+    """Returns the objects that have a single component in every case, apart from stray voxels."""
+    single_component = list(objects)
     for case in cases.identifiers:
         segmentation = cases.load_case(case)[1][0]
-        pieces = [o for o in pieces if _is_one_piece(segmentation, o)]
-    return pieces
+        single_component = [obj for obj in single_component if _has_single_component(segmentation, obj)]
+    return single_component
 
 
 def keep_largest_components(segmentation: np.ndarray, objects: Sequence[Object]) -> np.ndarray:
-    """A copy of a segmentation (X, Y, Z) in which each object has but its largest component; the rest is background."""
-    for o in objects:
-        segmentation = remove_all_but_largest_component_from_segmentation(segmentation, o)
+    """Returns a copy of a segmentation (X, Y, Z) in which each object keeps only its largest component.
+
+    The other components become background.
+    """
+    for obj in objects:
+        segmentation = remove_all_but_largest_component_from_segmentation(segmentation, obj)
     return segmentation
 
 
-def _is_one_piece(segmentation: np.ndarray, o: Object) -> bool:
-    volume = np.isin(segmentation, o).sum()
-    return np.isin(keep_largest_components(segmentation, [o]), o).sum() >= (1 - STRAY) * volume
+def _has_single_component(segmentation: np.ndarray, obj: Object) -> bool:
+    volume = np.isin(segmentation, obj).sum()
+    return np.isin(keep_largest_components(segmentation, [obj]), obj).sum() >= (1 - STRAY) * volume

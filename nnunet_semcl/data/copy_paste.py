@@ -1,8 +1,7 @@
-"""Copy-paste between patches: an unlabelled one gets a box of a labelled one with its labels, and the other way round
-in SemCL's pretraining.
+"""Copy-paste: an unlabelled patch gets a box of a labelled patch with its labels; in SemCL also the other way round.
 
 Source: Bai et al., Bidirectional Copy-Paste for Semi-Supervised Medical Image Segmentation, CVPR 2023,
-arXiv 2305.00673, who paste boxes of two thirds of each edge.
+arXiv 2305.00673. Their boxes too have two thirds of the patch's edges.
 """
 
 from __future__ import annotations
@@ -12,25 +11,31 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-EDGE = 2 / 3  # of the patch's edges
-SHARE_OF_PAIRS = 0.5  # the others stay as they are, as all patches do in training
+EDGE = 2 / 3  # edge of a box, relative to the patch
+SHARE_OF_PAIRS = 0.5  # the other pairs stay unchanged, like all patches in nnU-Net's training
 
 
 def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE_OF_PAIRS) -> None:
-    """Swaps a random box between the patches of a pair, in place; the halves of the batch make the pairs.
+    """Swaps a random box between the two patches of a pair, in place.
 
-    Shape: images and targets of B patches, (B, channels, x, y[, z]), each with edges that are multiples of those of the
-    coarsest. A box is whole voxels of that one, so that it is the same box on every level.
+    A pair is one patch of the batch's first half and one of the second half.
+
+    Args:
+        levels: images and targets of B patches, each (B, channels, x, y[, z]). The edges of each level are multiples of
+            the coarsest level's; a box consists of whole voxels of that level, so it is the same box on all of them.
+        rng: draws pairs and boxes.
+        share: of the pairs, this share swaps boxes.
     """
     cells = np.min([level.shape[2:] for level in levels], axis=0)
     size = np.maximum(1, np.rint(EDGE * cells)).astype(int)
     pairs, offset = len(levels[0]) // 2, (len(levels[0]) + 1) // 2
-    for i in np.flatnonzero(rng.random(pairs) < share):
+    for i in np.flatnonzero(rng.random(pairs) < share).tolist():
         start = rng.integers(0, cells - size + 1)
         for level in levels:
             scale = np.array(level.shape[2:]) // cells
-            box = tuple(slice(a, b) for a, b in zip(start * scale, (start + size) * scale, strict=True))
-            one, other = level[(i, slice(None), *box)], level[(i + offset, slice(None), *box)]
+            edges = zip(start * scale, (start + size) * scale, strict=True)
+            box = (slice(None), *(slice(a, b) for a, b in edges))
+            one, other = level[i][box], level[i + offset][box]
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)
@@ -39,10 +44,12 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: 
 def pasted(
     labelled: Sequence[torch.Tensor], unlabelled: Sequence[torch.Tensor], rng: np.random.Generator
 ) -> list[torch.Tensor]:
-    """Unlabelled patches, each with a box of a labelled one, which stays as it is.
+    """Returns the unlabelled patches, each with a box of a labelled patch. The labelled patches stay unchanged.
 
-    Shape: images and targets of B labelled patches, (B, channels, X, Y[, Z]), and the same of B unlabelled ones, which
-    are returned.
+    Args:
+        labelled: images and targets of B labelled patches, each (B, channels, X, Y[, Z]).
+        unlabelled: the same of B unlabelled patches.
+        rng: draws the boxes.
     """
     levels = [torch.cat(pair) for pair in zip(labelled, unlabelled, strict=True)]
     swap_boxes(levels, rng, share=1)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a batch's number alone, and the global ones' state for --c."""
+"""Random numbers that depend only on a seed and a batch number, and the global random states for --c."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 @contextmanager
 def seeded(seed: int, number: int) -> Iterator[np.random.Generator]:
-    """Gives a generator, and seeds numpy's and torch's global ones, which nnU-Net's loader and transforms draw from.
+    """Yields a generator, and seeds numpy's and torch's global ones, which nnU-Net's loader and transforms use.
 
-    Afterwards the global ones are as they were.
+    The previous global states are restored at the end.
     """
     state = np.random.get_state()
     sequence = np.random.SeedSequence((seed, number))
@@ -29,11 +29,11 @@ def seeded(seed: int, number: int) -> Iterator[np.random.Generator]:
 
 
 def random_states() -> dict[str, Any]:
-    """Of Python's, numpy's and torch's global generators, those of all GPUs among them.
+    """Returns the states of Python's, numpy's and torch's global generators, including all GPUs.
 
-    Plain values and tensors: a checkpoint with them still loads with weights_only=True.
+    They are plain values and tensors, so a checkpoint with them still loads with weights_only=True.
     """
-    generator, key, *rest = np.random.get_state()
+    generator, key, *rest = _numpy_state()
     return {
         "python": random.getstate(),
         "numpy": (generator, torch.from_numpy(key.astype(np.int64)), *rest),
@@ -43,6 +43,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
+    """Restores what `random_states` returned."""
     random.setstate(states["python"])
     generator, key, *rest = states["numpy"]
     np.random.set_state((generator, key.cpu().numpy().astype(np.uint32), *rest))
@@ -50,3 +51,9 @@ def set_random_states(states: dict[str, Any]) -> None:
     # Another machine may have fewer GPUs, or none.
     for gpu, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
         torch.cuda.set_rng_state(state.cpu(), gpu)
+
+
+def _numpy_state() -> tuple[str, np.ndarray, int, int, float]:
+    state = np.random.get_state()
+    assert isinstance(state, tuple), "numpy's global generator is a Mersenne Twister"
+    return state

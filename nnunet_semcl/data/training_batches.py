@@ -1,4 +1,4 @@
-"""nnU-Net's own training batches, its sampling and its augmentation, for the phases in front of its training."""
+"""nnU-Net's own training batches, with its sampling and augmentation, for the phases before its training."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from nnunet_semcl.losses.deep_supervision import levels_of
 
 
 class TrainingBatches(Dataset):
-    """Batch number i as nnU-Net's training gets it, but a function of the seed and i alone.
+    """Batches as in nnU-Net's training, but batch number i depends only on the seed and i.
 
     Args:
-        trainer: whose patch size, batch size, oversampling and augmentation are taken.
-        datasets: each gives an equal share of a batch, so that few labelled cases are not lost among many others. Where
-            several processes have one patch each, they take turns.
+        trainer: defines patch size, batch size, oversampling and augmentation.
+        datasets: each gives an equal share of a batch, so that few labelled cases are not lost among many others. If
+            every process has only one patch, the processes start with different data sets.
         seed: of all batches.
-        copy_paste: whether the first half of a batch and the second swap boxes.
-        plain_view: whether batches hold the images under the geometry alone too.
+        copy_paste: whether the two halves of a batch swap boxes.
+        plain_view: whether a batch also holds the images under the spatial augmentation alone.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class TrainingBatches(Dataset):
                 patch_size,
                 labels,
                 trainer.oversample_foreground_percent,
-                # nnU-Net's other way, the last third of a batch, would leave a share of one patch without.
+                # nnU-Net's alternative oversamples the last third of a batch: of one patch, that is none.
                 probabilistic_oversampling=True,
                 transforms=transforms,
             )
-            for dataset, share in zip(_turned(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
+            for dataset, share in zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
             if share
         ]
         self.seed = seed
@@ -74,8 +74,14 @@ class TrainingBatches(Dataset):
         self.plain_view = plain_view
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        """image (B, C, X, Y[, Z]) float32; target as nnU-Net's loss takes it: labels (B, 1, X, Y[, Z]) or regions
-        (B, R, X, Y[, Z]), with deep supervision a list of them from fine to coarse; plain as image, where wanted."""
+        """Draws batch number `number`.
+
+        Shape:
+            image: (B, C, X, Y[, Z]) float32.
+            target: labels (B, 1, X, Y[, Z]) or regions (B, R, X, Y[, Z]); with deep supervision a list from fine to
+                coarse, as nnU-Net's loss expects it.
+            plain: as image; only with `plain_view`.
+        """
         with seeded(self.seed, number) as rng:
             parts = [loader.generate_train_batch() for loader in self.loaders]
             image = torch.cat([part["data"] for part in parts])
@@ -89,17 +95,17 @@ class TrainingBatches(Dataset):
 
 
 class WithPlainView:
-    """nnU-Net's augmentation, which puts the image under its geometry alone behind the channels of the augmented."""
+    """nnU-Net's augmentation; the image under the spatial transforms alone is appended as further channels."""
 
     def __init__(self, transforms: BasicTransform) -> None:
         self.transforms = transforms
 
     def __call__(self, image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
-        # A regression target goes through the geometry as an image does, and through nothing else.
+        # The spatial transforms treat a regression target like an image, the intensity transforms ignore it.
         views = self.transforms(image=image, segmentation=segmentation, regression_target=image.clone())
         return {**views, "image": torch.cat((views["image"], views["regression_target"]))}
 
 
-def _turned(datasets: Sequence[Cases]) -> list[Cases]:
+def _rotated(datasets: Sequence[Cases]) -> list[Cases]:
     first = rank() % len(datasets)
     return [*datasets[first:], *datasets[:first]]

@@ -1,7 +1,7 @@
 """Unlabelled cases: images without labels, and training cases of a fold whose labels are hidden.
 
-The former are preprocessed by the data set's own plans, in a folder that nnU-Net never trains on. Each lies there as
-nnU-Net saves a case. Its segmentation is 0 inside the body and -1 outside, no more.
+Images without labels are preprocessed with the data set's own plans, into a folder that nnU-Net never trains on, and
+saved as nnU-Net saves a case. Their segmentation is only 0 inside the body and -1 outside.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.files.splits import read_splits
 
-SUFFIX = "_unlabelled"  # of the folder, behind the configuration's data identifier
-RECORD = "preprocessing.json"  # in the folder: what decided how its cases look
-ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl")  # of a case's files, in the order in which they are put in place
+SUFFIX = "_unlabelled"  # the folder's name is the configuration's data identifier and this
+RECORD = "preprocessing.json"  # in the folder: the settings that its cases were preprocessed with
+ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl")  # a case's files, in the order in which they are written
 
 
 def unlabelled_folder(dataset_folder: Path, configuration: ConfigurationManager) -> Path:
-    """Where a configuration's unlabelled cases lie, in the data set's folder in nnUNet_preprocessed."""
+    """Returns the folder of a configuration's unlabelled cases, within the data set's in nnUNet_preprocessed."""
     return dataset_folder / f"{configuration.data_identifier}{SUFFIX}"
 
 
 def unlabelled_cases(folder: Path) -> list[str]:
-    """The complete cases of the folder, sorted; none where there is no folder.
+    """Returns the complete cases of the folder, sorted; none if the folder does not exist.
 
-    nnU-Net's own get_identifiers would count those that were interrupted between two of their files.
+    nnU-Net's own get_identifiers would also count a case whose preprocessing was interrupted between two files.
     """
     names = {path.name for path in folder.glob("*")}
     cases = (name.removesuffix(".pkl") for name in names if name.endswith(".pkl"))
@@ -37,17 +37,20 @@ def unlabelled_cases(folder: Path) -> list[str]:
 
 
 def hidden_cases(splits_file: Path, fold: int | str) -> list[str]:
-    """Training cases of the fold whose labels are not to be looked at: "unlabelled" in its entry of the splits."""
+    """Returns the fold's training cases whose labels must not be opened: the fold's "unlabelled" in the splits."""
     splits = read_splits(splits_file) if splits_file.is_file() else []
-    return splits[fold].get("unlabelled", []) if fold != "all" and fold < len(splits) else []
+    if isinstance(fold, str) or fold >= len(splits):
+        return []
+    return splits[fold].get("unlabelled", [])
 
 
 def check_unlabelled(
     folder: Path, plans: PlansManager, configuration: ConfigurationManager, dataset_json: dict
 ) -> None:
-    """Whether the folder's cases, if there are any, were preprocessed as these plans would do it.
+    """Checks that the folder's cases, if any, were preprocessed with the same settings as in these plans.
 
-    Raises InputError, naming the keys in which the plans differ.
+    Raises:
+        InputError: they were not; the message names the settings that differ.
     """
     if not unlabelled_cases(folder):
         return
@@ -57,17 +60,23 @@ def check_unlabelled(
     wanted = preprocessing_settings(plans, configuration, dataset_json)
     if made_with != wanted:
         differing = sorted(key for key in made_with.keys() | wanted if made_with.get(key) != wanted.get(key))
+        problem = (
+            f"holds cases preprocessed with another {', '.join(differing)} than in {plans.plans_name}"
+            if made_with
+            else f"holds cases without a {RECORD}, so it is unknown how they were preprocessed"
+        )
         raise InputError(
-            str(folder),
-            f"cases preprocessed with another {', '.join(differing)}" if made_with else f"cases without a {RECORD}",
-            f"those of {plans.plans_name}",
-            "Move the folder away and preprocess the images again: nnunet-semcl unlabelled",
+            f"{folder} {problem}",
+            "Move the folder away and preprocess the images again with nnunet-semcl unlabelled.",
         )
 
 
 def preprocessing_settings(plans: PlansManager, configuration: ConfigurationManager, dataset_json: dict) -> dict:
-    """All of the plans that a preprocessed case depends on, as JSON gives it back. Patch and network are not."""
-    of_configuration = (
+    """Returns the settings that a preprocessed case depends on, as read back from JSON.
+
+    Patch size, batch size and network are not among them.
+    """
+    keys = (
         "data_identifier",
         "preprocessor_name",
         "spacing",
@@ -79,7 +88,7 @@ def preprocessing_settings(plans: PlansManager, configuration: ConfigurationMana
         "resampling_fn_seg_kwargs",
     )
     settings = {
-        **{key: configuration.configuration[key] for key in of_configuration},
+        **{key: configuration.configuration[key] for key in keys},
         "transpose_forward": plans.transpose_forward,
         "image_reader_writer": plans.plans["image_reader_writer"],
         "foreground_intensity_properties_per_channel": plans.foreground_intensity_properties_per_channel,

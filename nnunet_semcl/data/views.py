@@ -1,4 +1,4 @@
-"""Augmented views of a patch: one geometry for all that is seen, intensities for the image alone."""
+"""Augmented views of a patch: spatial transforms for all channels, intensity transforms for the image alone."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from nnunet_semcl.files.cases import UNKNOWN
 
 MAX_ROTATION = np.pi / 6  # the paper's 30 degrees
-SCALING = (0.85, 1.25)  # the paper's resized crops differ by as much, but here the mean size stays as in training
-SHIFT = 1 / 8  # of the query: the object need not lie in the middle
+SCALING = (0.85, 1.25)  # the range of the paper's resized crops, but with the mean size as in training
+SHIFT = 1 / 8  # of the view's size, so that the object is not always in the centre
 
 
 class Views:
-    """Rotation, scaling, shift and mirroring of a patch, and nnU-Net's intensity augmentation.
+    """Rotates, scales, shifts and mirrors a patch, and applies nnU-Net's intensity augmentation.
 
     Args:
         size: edge lengths of a view in voxels, (X, Y[, Z]).
-        rotation: nnU-Net's range for the data set in radians; kept within the paper's 30 degrees.
-        mirror_axes: nnU-Net's; None or empty for no mirroring.
-        dummy_2d: rotate and scale within slices only, as nnU-Net does on anisotropic patches.
+        rotation: nnU-Net's range for the data set in radians; clipped to the paper's 30 degrees.
+        mirror_axes: nnU-Net's mirror axes; None or empty for no mirroring.
+        dummy_2d: whether to rotate and scale within slices only, as nnU-Net does for anisotropic patches.
 
     Attributes:
-        cut_size: what has to be cut from a case, so that a turned, enlarged and shifted view rarely sees beyond it.
+        cut_size: edge lengths of the patch to cut from a case. It is larger than a view, so that a rotated, scaled and
+            shifted view rarely shows voxels outside the patch.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class Views:
         self.size = tuple(size)
         rotation = (max(rotation[0], -MAX_ROTATION), min(rotation[1], MAX_ROTATION))
         plane = list(size[1:] if dummy_2d else size)
-        turned = get_patch_size(plane, rotation, rotation, rotation, SCALING).tolist()
-        cut = [t + 2 * int(p * SHIFT) for t, p in zip(turned, plane, strict=True)]
+        rotated = get_patch_size(plane, rotation, rotation, rotation, SCALING).tolist()
+        cut = [r + 2 * int(p * SHIFT) for r, p in zip(rotated, plane, strict=True)]
         self.cut_size = [size[0], *cut] if dummy_2d else cut
-        self._geometry = _geometry(plane, rotation, [t / 2 for t in turned], mirror_axes, dummy_2d)
+        self._geometry = _geometry(plane, rotation, [r / 2 for r in rotated], mirror_axes, dummy_2d)
         self._intensities = _intensities()
 
 
@@ -82,7 +83,7 @@ def _geometry(
 
 
 def _intensities() -> BasicTransform:
-    """nnU-Net's kinds and ranges of intensity augmentation, drawn more often: the two views must differ."""
+    """nnU-Net's intensity transforms with its ranges, but more frequent: the two views must differ."""
     return ComposeTransforms(
         [
             RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.1)), apply_probability=0.3),

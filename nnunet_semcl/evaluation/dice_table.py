@@ -1,4 +1,4 @@
-"""Dice per case and organ by nnU-Net's own evaluation, and a plain-text table that sets trainers side by side."""
+"""Dice per case and organ from nnU-Net's own evaluation, and a plain-text table that compares trainers."""
 
 from __future__ import annotations
 
@@ -10,64 +10,71 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_s
 from nnunet_semcl.errors import InputError
 
 CaseDice = dict[str, dict[str, float]]
-"""Dice by case, then by organ; NaN where neither truth nor prediction show the organ."""
+"""Dice by case, then by organ; NaN if neither the truth nor the prediction contains the organ."""
 
 
 def dice_by_case(predictions: Path, truth: Path, labels: dict[str, int], file_ending: str = ".nii.gz") -> CaseDice:
-    """Evaluates a folder of predictions and leaves nnU-Net's summary.json in it.
+    """Evaluates a folder of predictions and writes nnU-Net's summary.json into it.
 
-    nnU-Net evaluates in a process that it spawns: call this from a module that can be imported.
+    nnU-Net evaluates in a spawned process, so the calling module must be importable.
 
     Args:
-        predictions, truth: folders with one segmentation a case, of the same names in both.
-        labels: the organs, with their values in the segmentations.
-        file_ending: of all segmentations.
+        predictions: folder with one segmentation per case.
+        truth: folder with the true segmentations, under the same names.
+        labels: organ -> value in the segmentations.
+        file_ending: file ending of all segmentations.
 
     Raises:
-        InputError: there is no truth, or the two folders do not hold the same cases.
+        InputError: there are no true segmentations, or the two folders contain different cases.
     """
     expected, found = ({f.name for f in folder.glob(f"*{file_ending}")} for folder in (truth, predictions))
     if not expected:
-        raise InputError(str(truth), f"no file *{file_ending}", "the true segmentations", "Name their folder.")
+        raise InputError(f"{truth} contains no file *{file_ending}", "Give the folder of the true segmentations.")
     if expected != found:
         missing, extra = sorted(expected - found), sorted(found - expected)
-        difference = f"{len(missing)} missing {missing[:3]} and {len(extra)} without truth {extra[:3]}"
-        raise InputError(str(predictions), difference, f"the cases of {truth}", "Predict just these cases.")
+        difference = f"{len(missing)} missing {missing[:3]}, {len(extra)} without truth {extra[:3]}"
+        raise InputError(
+            f"{predictions} does not contain the cases of {truth}: {difference}",
+            "Predict exactly the cases of the truth.",
+        )
     summary = predictions / "summary.json"
     compute_metrics_on_folder_simple(str(truth), str(predictions), list(labels.values()), str(summary), num_processes=1)
     return read_summary(summary, labels, file_ending)
 
 
 def read_summary(summary: Path, labels: dict[str, int], file_ending: str = ".nii.gz") -> CaseDice:
-    """Dice out of a summary.json of nnU-Net's, be it of a test set or of a fold's validation folder.
+    """Reads Dice from nnU-Net's summary.json, of a test set or of a fold's validation folder.
+
+    Args:
+        summary: the file.
+        labels: organ -> value in the segmentations.
+        file_ending: file ending of the segmentations.
 
     Raises:
-        InputError: there is no such file, or it lacks one of the labels.
+        InputError: the file does not exist, or lacks a label.
     """
     if not summary.is_file():
-        raise InputError(str(summary), "no such file", "nnU-Net's evaluation", "Run nnUNetv2_evaluate_simple first.")
+        raise InputError(f"{summary} does not exist", "Run nnU-Net's evaluation first: nnUNetv2_evaluate_simple")
     dice: CaseDice = {}
     for case in load_summary_json(str(summary))["metric_per_case"]:
         metrics = case["metrics"]
         absent = [organ for organ, value in labels.items() if value not in metrics]
         if absent:
-            raise InputError(
-                str(summary), f"no Dice of {', '.join(absent)}", "all organs", "Evaluate again with these labels."
-            )
+            raise InputError(f"{summary} has no Dice of {', '.join(absent)}", "Evaluate again with all labels.")
         name = Path(case["prediction_file"]).name.removesuffix(file_ending)
         dice[name] = {organ: float(metrics[value]["Dice"]) for organ, value in labels.items()}
     return dice
 
 
 def mean_dice(cases: CaseDice) -> dict[str, float]:
-    """An organ's mean over the cases that show it, and "mean" over the organs, as nnU-Net's foreground_mean."""
+    """Each organ's mean over the cases that contain it, and as "mean" the mean of these, nnU-Net's foreground_mean."""
     organs = list(next(iter(cases.values())))
     means = {organ: _mean([case[organ] for case in cases.values()]) for organ in organs}
     return means | {"mean": _mean(list(means.values()))}
 
 
 def dice_table(dice_of_trainer: dict[str, CaseDice]) -> str:
-    """One row an organ and their mean, one column a trainer; between two trainers the second minus the first too."""
+    """One row per organ and one for the mean, one column per trainer; for two trainers also second minus first."""
     columns = {trainer: mean_dice(cases) for trainer, cases in dice_of_trainer.items()}
     names = list(next(iter(columns.values())))
     text = {trainer: [_figure(column[name]) for name in names] for trainer, column in columns.items()}

@@ -1,4 +1,4 @@
-"""Pictures that set trainers side by side: one slice with its truth and predictions, and the loss curves."""
+"""Pictures that compare trainers: one slice with its truth and predictions, and the loss curves."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def draw_overlay(
     """Draws the axial slice with the most organs: the image, the truth and each trainer's prediction.
 
     Args:
-        image, truth: files of one case.
-        predictions: file by trainer, of that case.
-        labels: the organs, with their values in the segmentations.
-        dice: of that case by trainer and organ.
+        image: file of one case.
+        truth: its true segmentation.
+        predictions: trainer -> predicted segmentation of the case.
+        labels: organ -> value in the segmentations.
+        dice: trainer -> organ -> Dice of the case.
         output: a PNG.
 
     Raises:
-        InputError: a segmentation's grid is not the image's, or the truth shows no organ.
+        InputError: a segmentation has another shape than the image, or the truth contains no organ.
     """
     voxels, spacing = _read(image)
     segmentations = {"truth": _read(truth)[0]}
@@ -50,10 +51,11 @@ def draw_overlay(
     for file, segmentation in zip((truth, *predictions.values()), segmentations.values(), strict=True):
         if segmentation.shape != voxels.shape:
             raise InputError(
-                str(file), f"the shape {segmentation.shape}", f"the image's, {voxels.shape}", "Name files of one case."
+                f"{file}: the shape {segmentation.shape} differs from the image's, {voxels.shape}",
+                "Give files of the same case.",
             )
     if not segmentations["truth"].any():
-        raise InputError(str(truth), "background alone", "a case with organs", "Choose another case.")
+        raise InputError(f"{truth} contains only background, no organ", "Choose another case.")
     z = most_organs(segmentations["truth"])
     low, high = _window(voxels, segmentations["truth"])
     colours = _colours(labels)
@@ -63,24 +65,25 @@ def draw_overlay(
     figure = Figure(figsize=(PANEL_WIDTH * (1 + len(segmentations)), height))
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 1 + len(segmentations), gridspec_kw={"wspace": 0.03})
-    for axis, (title, segmentation) in zip(axes, {"image": None, **segmentations}.items(), strict=True):
+    panels: dict[str, np.ndarray | None] = {"image": None, **segmentations}
+    for axis, (title, panel) in zip(axes, panels.items(), strict=True):
         axis.imshow(voxels[z], cmap="gray", vmin=low, vmax=high, **shown)
         axis.set_title(title)
         axis.set_axis_off()
-        if segmentation is None:
-            below = f"{truth.name.split('.')[0]}, axial slice {z}\nDice is that of the whole case"
+        if panel is None:
+            below = f"{truth.name.split('.')[0]}, axial slice {z}\nDice of the whole case"
             axis.text(0.5, -0.03, below, ha="center", va="top", fontsize=8, transform=axis.transAxes)
             continue
         painted = np.zeros((*voxels[z].shape, 4))
         for organ, value in labels.items():
-            painted[segmentation[z] == value] = to_rgba(colours[organ], OPACITY)
+            painted[panel[z] == value] = to_rgba(colours[organ], OPACITY)
         axis.imshow(painted, **shown)
         _legend(axis, colours, dice.get(title))
     _save(figure, output)
 
 
 def most_organs(segmentation: np.ndarray) -> int:
-    """The slice of (Z, Y, X) with the most labels; among several the one with the most labelled voxels."""
+    """Number of the slice of (Z, Y, X) with the most labels; of several, the one with the most labelled voxels."""
     return max(
         range(len(segmentation)),
         key=lambda z: (len(np.unique(segmentation[z][segmentation[z] > 0])), np.count_nonzero(segmentation[z] > 0)),
@@ -89,7 +92,13 @@ def most_organs(segmentation: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Steps:
-    """Optimiser steps of a training."""
+    """Optimiser steps of a training.
+
+    Attributes:
+        pretraining: steps of all pretraining.
+        per_epoch: steps in an epoch of nnU-Net's training.
+        epochs: epochs of nnU-Net's training.
+    """
 
     pretraining: int
     per_epoch: int
@@ -97,18 +106,19 @@ class Steps:
 
     @property
     def total(self) -> int:
+        """Steps of pretraining and training together."""
         return self.pretraining + self.per_epoch * self.epochs
 
 
 def read_steps(fold: Path) -> Steps:
-    """Optimiser steps of the training in a fold's folder, from nnU-Net's debug.json.
+    """Reads the optimiser steps of a fold's training from nnU-Net's debug.json.
 
     Raises:
-        InputError: nothing was trained in that folder.
+        InputError: the folder contains no training.
     """
     debug = fold / "debug.json"
     if not debug.is_file():
-        raise InputError(str(debug), "no such file", "the one that nnUNetv2_train writes", "Train this fold first.")
+        raise InputError(f"{debug}, which nnUNetv2_train writes, does not exist", "Train this fold first.")
     settings = json.loads(debug.read_text())
     return Steps(
         int(settings.get("num_pretraining_epochs", 0)) * int(settings.get("num_pretraining_iterations_per_epoch", 0)),
@@ -118,17 +128,17 @@ def read_steps(fold: Path) -> Steps:
 
 
 def draw_loss_curves(folds: dict[str, Path], pretraining_log: str, output: Path) -> None:
-    """Draws nnU-Net's losses and pseudo Dice over the optimiser steps, and pretraining's loss where there was one.
+    """Draws nnU-Net's losses and pseudo Dice over the optimiser steps, and the loss of pretraining where it is logged.
 
-    A pretrained training's curves begin where its pretraining ends, so that equal steps are above one another.
+    The curves after a pretraining start where it ends, so that equal numbers of steps align.
 
     Args:
-        folds: the folder fold_X of each trainer, finished.
-        pretraining_log: name of the log of pretraining, where a folder has one.
+        folds: trainer -> folder fold_X of a finished training.
+        pretraining_log: name of the log of pretraining in these folders.
         output: a PNG.
 
     Raises:
-        InputError: a folder holds no finished training.
+        InputError: a folder contains no finished training.
     """
     logs = {trainer: log for trainer, fold in folds.items() if (log := fold / pretraining_log).is_file()}
     figure = Figure(figsize=(5 * (3 if logs else 2), 4), layout="constrained")
@@ -162,7 +172,9 @@ def _draw_pretraining(axis: Axes, log: Path, steps: int, colour: str, trainer: s
 def _training_log(fold: Path) -> dict[str, list[float]]:
     checkpoint = fold / "checkpoint_final.pth"
     if not checkpoint.is_file():
-        raise InputError(str(checkpoint), "no such file", "a finished training", "Train this fold to its end first.")
+        raise InputError(
+            f"{checkpoint} of a finished training does not exist", "Finish the training of this fold first."
+        )
     return load_safely(checkpoint, torch.device("cpu"), {"logging"})["logging"]
 
 
@@ -173,14 +185,15 @@ def _read(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
 
 
 def _window(voxels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Grey values that show the organs, with as much again on either side of them."""
+    """The range of grey values that shows the organs, with half its width added on either side."""
     low, high = np.percentile(voxels[truth > 0], (2, 98))
     return low - (high - low) / 2, high + (high - low) / 2
 
 
 def _colours(labels: dict[str, int]) -> dict[str, tuple[float, float, float]]:
-    palette = matplotlib.colormaps["tab10" if len(labels) < 10 else "tab20"].colors
-    visible = [colour for colour in palette if max(colour) > min(colour)]  # a grey is lost on a grey image
+    colormap = matplotlib.colormaps["tab10" if len(labels) < 10 else "tab20"]
+    palette = [colormap(number)[:3] for number in range(colormap.N)]
+    visible = [colour for colour in palette if max(colour) > min(colour)]  # grey is invisible on a grey image
     return {organ: visible[number % len(visible)] for number, organ in enumerate(labels)}
 
 
@@ -201,5 +214,5 @@ def _label(axis: Axes, title: str, y: str) -> None:
 
 
 def _save(figure: Figure, output: Path) -> None:
-    with atomic_write(output) as beside:
-        figure.savefig(beside, format="png", dpi=110, bbox_inches="tight")
+    with atomic_write(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")

@@ -1,7 +1,8 @@
-"""Files that are never half-written: a kill or a full disk at any moment leaves the former file or the new one."""
+"""Atomic writes: after a kill or a full disk a file has its previous content or the new one, never a part."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,29 +13,28 @@ from nnunet_semcl.errors import InputError
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Gives a name beside the file to write to; what was written there takes the file's place as a whole.
+    """Yields a temporary path in the same folder; after the block it replaces the file in one step.
 
     Raises:
-        InputError: it cannot be written; the former file stays.
+        InputError: the file cannot be written. The previous file stays intact.
     """
-    beside = file.with_name(f".{file.name}")
+    temporary = file.with_name(f".{file.name}")
     try:
-        yield beside
-        os.replace(beside, file)
-    except (OSError, RuntimeError) as error:  # RuntimeError is what torch and blosc2 make of a full disk
+        yield temporary
+        os.replace(temporary, file)
+    except (OSError, RuntimeError) as error:  # torch and blosc2 raise RuntimeError on a full disk
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise InputError(
-            str(file),
-            f"that it cannot be written ({_reason(error, file.parent)})",
-            "a folder that takes files",
-            "Make room or mend the rights, then go on with the same command; a training with --c.",
+            f"cannot write {file}: {_reason(error, file.parent)}",
+            "Free some space or correct the permissions, then run the same command again (a training: with --c).",
         ) from error
 
 
 def _reason(error: OSError | RuntimeError, folder: Path) -> str:
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno != errno.ENOSPC:
         return error.strerror or str(error)
+    text = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
     file_system = os.statvfs(folder)
     free = file_system.f_bavail * file_system.f_frsize
-    return f"{str(error).splitlines()[0]}; {free / 2**20:.0f} MB are free"
+    return f"{text} ({free / 2**20:.0f} MB free)"

@@ -1,10 +1,11 @@
-"""Checkpoint files that are never half-written and never run foreign code."""
+"""Checkpoint files: written atomically, and read without running code that they may contain."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,64 +14,71 @@ from torch import nn
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.atomic import atomic_write
 
-# What nnU-Net's log consists of besides plain values and tensors; all else in a checkpoint is refused.
-_SCALAR = np.float64(0).__reduce__()[0]
-NUMPY_SCALARS = [
+# nnU-Net's log holds these besides plain values and tensors; anything else in a checkpoint is refused.
+_SCALAR = cast(Callable[..., Any], np.float64(0).__reduce__()[0])
+NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # its name in numpy 1
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
 ]
+CONTINUE = "Move the file away and start again with --c: training continues from the checkpoints that remain."
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """torch.save beside the file, then os.replace: a kill at any moment leaves the former file or the new one."""
-    with atomic_write(path) as beside:
-        torch.save(content, beside)
-
-
-GO_ON = "Move the file away and start again with --c: it goes on from what else is there."
-
-
-def load_safely(path: Path, device: torch.device, keys: set[str], fix: str = GO_ON) -> dict[str, Any]:
-    """Loads a checkpoint of ours or of nnU-Net's, by weights_only=True.
+    """Saves with torch.save; a kill at any moment leaves the previous file or the new one.
 
     Raises:
-        InputError: the file cannot be read, has changed since it was written, holds more than tensors and plain
-            values, or lacks one of the keys.
+        InputError: the file cannot be written.
     """
-    expected = f"a checkpoint with the keys {', '.join(sorted(keys))}"
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_safely(path: Path, device: torch.device, keys: set[str], fix: str = CONTINUE) -> dict[str, Any]:
+    """Loads a checkpoint, ours or nnU-Net's, with weights_only=True.
+
+    Args:
+        keys: the keys that must be in the checkpoint.
+        fix: the advice of an error.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, contains more than tensors and plain values, or lacks a key.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            changed = archive.testzip()  # torch itself looks at no checksum: a flipped bit would be a wrong weight
-        if changed:
-            raise zipfile.BadZipFile(f"wrong checksum of {changed}")
+            damaged = archive.testzip()  # torch verifies no checksum: a flipped bit would give a wrong weight
+        if damaged:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # zipfile, torch and a mangled pickle have errors of many kinds
+    except Exception as error:  # zipfile, torch and damaged pickles raise errors of many kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0]).split(". ")[0]
-        raise InputError(str(path), f"an unreadable file ({reason})", expected, fix) from error
-    if not isinstance(content, dict) or not keys <= content.keys():
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise InputError(str(path), f"the content {found}", expected, fix)
+        raise InputError(f"{path} is not a readable checkpoint ({reason})", fix) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} contains data of type {type(content).__name__}, not the keys {_listed(keys)}", fix)
+    if not keys <= content.keys():
+        raise InputError(f"{path} lacks the keys {_listed(keys - content.keys())}, it has {_listed(content)}", fix)
     return content
 
 
 def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Gives a module the weights that `load_safely` read from the file.
+    """Loads weights that `load_safely` has read from the file into a module.
 
     Raises:
-        InputError: they are another network's.
+        InputError: they belong to another network.
     """
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        # torch names each tensor in a line of its own
+        # torch gives each tensor a line
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            str(path),
-            f"weights of another network ({reason} ...)",
-            f"those of {type(module).__name__} as it is planned now",
-            "Go back to the former plans, or start again without --c.",
+            f"{path}: the weights do not fit the current {type(module).__name__} ({reason} ...)",
+            "Restore the previous plans, or start again without --c.",
         ) from error
+
+
+def _listed(keys: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, keys))) or "none"

@@ -1,4 +1,4 @@
-"""JSON files: broken ones are told, and none is ever half-written."""
+"""JSON files: reading reports what is broken, writing is atomic."""
 
 from __future__ import annotations
 
@@ -10,33 +10,53 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.atomic import atomic_write
 from nnunet_semcl.rules import Rule
 
+JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
 
-def read_json(file: Path) -> dict | list:
-    """Raises InputError, naming the file, where it is no JSON, or names a key twice, of which one would be lost."""
+
+def read_json(file: Path) -> JSON:
+    """Reads a JSON file.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or repeats a key, so that json would lose a value.
+    """
     try:
-        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_keys_once)
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(str(file), f"broken JSON ({problem})", "a JSON file", "Mend it or make it again.") from problem
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_repeated_keys)
+    except OSError as problem:
+        raise InputError(f"cannot read {file}: {problem.strerror}", "Make it a readable JSON file.") from problem
+    except (ValueError, RecursionError) as problem:
+        raise InputError(f"{file}: broken JSON ({problem})", "Fix the file, or create it again.") from problem
 
 
-def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"twice the key {next(name for name in names if names.count(name) > 1)!r}")
+        raise ValueError(f"repeated key {next(name for name in names if names.count(name) > 1)!r}")
     return content
 
 
 def write_json(content: dict | list, file: Path) -> None:
-    """Writes beside the file, then puts it in place: a kill leaves the former file or the new one."""
-    with atomic_write(file) as beside:
-        beside.write_text(json.dumps(content, indent=4))
+    """Writes a JSON file; a kill at any moment leaves the previous file or the new one.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=4))
 
 
 def check_keys(content: dict, where: str, rules: dict[str, Rule], fix: str) -> None:
-    """Raises InputError, naming the key, where one is missing or breaks its rule. `where` is the file, for the error."""
+    """Checks that each key of the rules exists and has a valid value.
+
+    Args:
+        where: the file, and what in it, for errors.
+        fix: the advice of an error.
+
+    Raises:
+        InputError: a key is missing or breaks its rule; the message names it.
+    """
     for key, rule in rules.items():
         if key not in content:
-            raise InputError(where, f"no {key!r}", rule.expected, fix)
+            raise InputError(f"{where}: the key {key!r} is missing; it must be {rule.expected}", fix)
         if not rule.holds(content[key]):
-            raise InputError(f"{where}, {key}", f"{content[key]!r:.200}", rule.expected, fix)
+            raise InputError(f"{where}, {key}: {content[key]!r:.200} is not {rule.expected}", fix)

@@ -1,9 +1,11 @@
-"""Images without labels as a user lays them down: which files make a case, and which images are of no use."""
+"""Raw images without labels: which files make a case, and which images cannot be used."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -11,46 +13,42 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_semcl.errors import InputError
 
-GEOMETRY_TOLERANCE = 1e-3  # mm of spacing and origin, or a direction's cosine: files round them
+GEOMETRY_TOLERANCE = 1e-3  # mm of spacing and origin, or cosine of a direction: files store rounded values
 
 
-class UnusableImage(Exception):
-    """One image cannot be used, the others can. The message names the file."""
+class UnusableImageError(Exception):
+    """One image cannot be used; the others can. The message names the file."""
 
 
 def find_images(folder: Path, file_ending: str, n_channels: int, reader: BaseReaderWriter) -> dict[str, list[Path]]:
-    """The files of each case in a folder laid out as nnU-Net's imagesTr, in the order of their channels.
+    """Finds the files of each case in a folder laid out as nnU-Net's imagesTr.
 
-    Raises InputError: no folder, no file with the data set's ending, a name that nnU-Net could not read, a case with
-    missing or too many channels.
+    Args:
+        file_ending: file ending of the data set.
+        n_channels: number of channels in the data set.
+        reader: nnU-Net's reader for this format.
+
+    Returns:
+        Case -> its files, in the order of their channels.
+
+    Raises:
+        InputError: the folder does not exist or contains no file with that ending, nnU-Net cannot read a name, or a
+            case has missing or extra channels.
     """
     if not folder.is_dir():
-        raise InputError("-i", f"{folder}, which is no folder", "a folder of images", "Give its path.")
+        raise InputError(f"-i: {folder} is not a folder", "Give the path of the folder of your images.")
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     fitting = [name for name in names if name.endswith(file_ending)]
     if not fitting:
+        others = f", only {len(names)} files such as {names[0]}" if names else ""
         raise InputError(
-            str(folder),
-            f"{len(names)} files such as {names[0]}" if names else "no files",
-            f"images named as in the data set's imagesTr: CASE_0000{file_ending}",
-            "Convert or rename them; nnU-Net reads one format per data set.",
+            f"{folder} contains no images CASE_0000{file_ending}{others}",
+            "Give your images the format and the names of those in imagesTr: nnU-Net reads one format per data set.",
         )
     if len(fitting) < len(names):
-        print(f"{folder}: {len(names) - len(fitting)} files do not end in {file_ending} and are not looked at")
+        print(f"{folder}: {len(names) - len(fitting)} files do not end in {file_ending} and are ignored")
 
-    files: dict[str, dict[int, Path]] = {}
-    for name in fitting:
-        match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(file_ending)}", name)
-        # CASE_seg.b2nd is what nnU-Net calls the segmentation of CASE.b2nd
-        if not match or match[1].endswith("_seg"):
-            raise InputError(
-                str(folder / name),
-                "a name that nnU-Net cannot read",
-                f"CASE_0000{file_ending} with four digits for the channel, CASE not ending in _seg",
-                "Rename it, or take it out of the folder.",
-            )
-        files.setdefault(match[1], {})[int(match[2])] = folder / name
-
+    files = _files_by_channel(folder, fitting, file_ending)
     channels = list(range(n_channels))
     one_file_each = all(list(numbers) == [0] for numbers in files.values())
     if n_channels > 1 and one_file_each and _holds_all(folder / fitting[0], n_channels, reader):
@@ -58,60 +56,84 @@ def find_images(folder: Path, file_ending: str, n_channels: int, reader: BaseRea
     for case, numbers in files.items():
         if list(numbers) != channels:
             raise InputError(
-                f"{folder}, case {case}",
-                f"channels {', '.join(f'{number:04d}' for number in numbers)}",
-                f"{', '.join(f'{number:04d}' for number in channels)}, as the data set has",
-                "Complete the case, or take it out of the folder.",
+                f"{folder}, case {case}: the channels are {_listed(numbers)}, but the data set has {_listed(channels)}",
+                "Complete the case, or move it out of the folder.",
             )
     return {case: list(numbers.values()) for case, numbers in files.items()}
 
 
-def check_image(files: list[Path], n_channels: int, reader: BaseReaderWriter) -> None:
-    """Reads a case's files one by one.
+def _files_by_channel(folder: Path, names: list[str], file_ending: str) -> dict[str, dict[int, Path]]:
+    """Case -> channel -> file."""
+    files: dict[str, dict[int, Path]] = {}
+    for name in names:
+        match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(file_ending)}", name)
+        # nnU-Net takes CASE_seg.b2nd for the segmentation of CASE.b2nd
+        if not match or match[1].endswith("_seg"):
+            raise InputError(
+                f"{folder / name} is not named CASE_0000{file_ending}, with four digits for the channel and a CASE "
+                "that does not end in _seg",
+                "Rename the file so that nnU-Net can read it, or move it out of the folder.",
+            )
+        files.setdefault(match[1], {})[int(match[2])] = folder / name
+    return files
 
-    Raises UnusableImage: a file cannot be read or is cut off, has NaN or infinity as nnU-Net reads it (SimpleITK makes
-    them 0 in NIfTI), or one value alone; the files differ in size, spacing, origin or direction; not the data set's
-    number of channels.
+
+def _listed(channels: Iterable[int]) -> str:
+    return ", ".join(f"{channel:04d}" for channel in channels)
+
+
+def check_image(files: list[Path], n_channels: int, reader: BaseReaderWriter) -> None:
+    """Reads the files of a case one by one.
+
+    Args:
+        n_channels: number of channels in the data set.
+        reader: nnU-Net's reader for this format.
+
+    Raises:
+        UnusableImageError: a file cannot be read or is truncated; it has NaN or infinite values as nnU-Net reads it
+            (SimpleITK turns them into 0 in NIfTI), or a single value; the files differ in size, spacing, origin or
+            direction; or the number of channels is wrong.
     """
     size: tuple[int, ...] | None = None
-    geometry: dict = {}
+    geometry: dict[str, Any] = {}
     n_found = 0
     for file in files:
         try:
             if file.name.endswith((".nii", ".nii.gz")):
-                nibabel.load(file).dataobj.get_unscaled()  # SimpleITK fills up what is missing, without a word
+                # SimpleITK silently fills in what is missing, nibabel does not
+                nibabel.load(file).dataobj.get_unscaled()  # type: ignore[attr-defined]  # NIfTI images have it
             image, properties = reader.read_images([str(file)])  # (C, X, Y, Z)
-        except Exception as problem:  # every format's library has errors of its own
-            raise UnusableImage(f"{file}: cannot be read ({one_line(problem)})") from problem
+        except Exception as problem:  # the library of each format raises its own errors
+            raise UnusableImageError(f"{file}: cannot be read ({one_line(problem)})") from problem
         if not np.isfinite(image).all():
-            raise UnusableImage(f"{file}: NaN or infinity among its values")
+            raise UnusableImageError(f"{file}: NaN or infinity among its values")
         if image.min() == image.max():
-            raise UnusableImage(f"{file}: the same value in every voxel")
+            raise UnusableImageError(f"{file}: the same value in every voxel")
         if size is None:
             size, geometry = image.shape[1:], properties
         differing = {"size"} if image.shape[1:] != size else _differing(geometry, properties)
         if differing:
-            raise UnusableImage(f"{file}: another {', another '.join(sorted(differing))} than {files[0].name}")
+            raise UnusableImageError(f"{file}: differs from {files[0].name} in {', '.join(sorted(differing))}")
         n_found += len(image)
     if n_found != n_channels:
-        raise UnusableImage(f"{files[0]}: {n_found} channels where the data set has {n_channels}")
+        raise UnusableImageError(f"{files[0]}: number of channels is {n_found}, but the data set has {n_channels}")
 
 
 def one_line(problem: Exception) -> str:
-    """The last line of an error's message, which in SimpleITK's is the one that tells, or else its name."""
+    """The last line of an error's message, where SimpleITK gives the cause, or the error's name if it has none."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[-1]
 
 
 def _holds_all(file: Path, n_channels: int, reader: BaseReaderWriter) -> bool:
-    """Whether one file has all channels, as RGB pictures do. An unreadable one passes: check_image tells of it."""
+    """Whether one file has all channels, as RGB pictures do. An unreadable one passes: check_image reports it."""
     try:
         return len(reader.read_images([str(file)])[0]) == n_channels
     except Exception:
         return True
 
 
-def _differing(first: dict, other: dict) -> set[str]:
-    """Names of the properties that differ; each reader has its own, in dicts within the dict."""
+def _differing(first: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Names of the properties that differ. Each reader has its own, partly in nested dicts."""
     names: set[str] = set()
     for name, value in first.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""splits_final.json: nnU-Net's folds, with "unlabelled" beside "train" and "val" where labels are budgeted."""
+"""splits_final.json: nnU-Net's folds, and "unlabelled" next to "train" and "val" where labels are budgeted."""
 
 from __future__ import annotations
 
@@ -8,57 +8,63 @@ from typing import Any
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.json_files import read_json
+from nnunet_semcl.rules import json_type
 
-NNUNET_FOLDS = 5  # nnU-Net's own cross-validation, made where there is no splits_final.json
+NNUNET_FOLDS = 5  # of the cross-validation that nnU-Net makes when there is no splits_final.json
 
 Fold = dict[str, Any]
-"""An entry of splits_final.json: "train" and "val" list cases; where labels are budgeted, "unlabelled" does too."""
+"""An entry of splits_final.json: lists of cases as "train" and "val", and as "unlabelled" where labels are budgeted."""
 
 
 def read_splits(file: Path) -> list[Fold]:
-    """The folds of the file.
+    """Reads the folds.
 
     Raises:
-        InputError: it is no list of folds, or a fold lacks the list of its training or validation cases.
+        InputError: the file is not a list of folds, or a fold lacks its list of training or validation cases.
     """
     splits = read_json(file)
-    fix = "Mend it, or move it away and nnU-Net's own split is made."
+    fix = "Fix the file, or move it away: nnU-Net then makes its own split."
     if not isinstance(splits, list) or not splits:
-        found = "an empty list" if splits == [] else f"a JSON {type(splits).__name__}"
-        raise InputError(str(file), found, "a list with 'train' and 'val' of each fold", fix)
+        found = "an empty list" if splits == [] else json_type(splits)
+        raise InputError(f"{file} contains {found}, not a list of folds with 'train' and 'val'", fix)
     for number, fold in enumerate(splits):
         where = f"{file}, fold {number}"
         if not isinstance(fold, dict):
-            raise InputError(where, f"a JSON {type(fold).__name__}", "an object with 'train' and 'val'", fix)
+            raise InputError(f"{where}: {json_type(fold)} is not an object with 'train' and 'val'", fix)
         for side in ("train", "val", *(["unlabelled"] if "unlabelled" in fold else [])):
             names = fold.get(side)
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise InputError(where, f"no list of case names as {side!r}", "one", fix)
+                found = f"{names!r:.100}" if side in fold else "missing"
+                raise InputError(f"{where}: {side!r} must be a list of case names, but is {found}", fix)
     return splits
 
 
 def check_fold(where: str, fold: Fold, data: Path, cases: Collection[str]) -> None:
-    """Whether nnU-Net can train and validate on the fold.
+    """Checks that nnU-Net can train and validate on the fold.
 
     Args:
         where: file and number of the fold, for errors.
-        cases: that are preprocessed, in the folder `data`.
+        data: folder of the preprocessed cases.
+        cases: the preprocessed cases.
 
     Raises:
-        InputError: no case to train or to validate on, one that is not preprocessed, or one with labels and without.
+        InputError: there is no case to train or to validate on, a case is not preprocessed, or a case is both labelled
+            and unlabelled.
     """
     for side in ("train", "val"):
         if not fold[side]:
-            raise InputError(where, f"no case in {side!r}", "at least one", f"Move cases to {side!r}.")
+            raise InputError(
+                f"{where}: {side!r} contains no case, but must contain one or more", f"Add cases to {side!r}."
+            )
         missing = sorted(set(fold[side]) - set(cases))
         if missing:
             raise InputError(
-                where,
-                f"the case {missing[0]!r}, which is not in {data}",
-                "cases that are preprocessed",
-                f"Run: nnUNetv2_preprocess -d {int(data.parent.name[7:10])}, or mend the split.",
+                f"{where}: the case {missing[0]!r} is not preprocessed in {data}",
+                f"Fix the split, or run: nnUNetv2_preprocess -d {int(data.parent.name[7:10])}",
             )
         both = sorted(set(fold[side]) & set(fold.get("unlabelled", ())))
         if both:
-            found = f"the case {both[0]!r} in {side!r} and in 'unlabelled'"
-            raise InputError(where, found, "each case in one of them", "Take it out of the other.")
+            raise InputError(
+                f"{where}: the case {both[0]!r} is both in {side!r} and in 'unlabelled'",
+                "Remove it from one of them.",
+            )

@@ -1,4 +1,4 @@
-"""Dense contrastive loss, exact and in row tiles: memory grows with N, not with N x N."""
+"""Dense contrastive loss, computed exactly in tiles of rows: memory grows with N, not with N x N."""
 
 import math
 
@@ -13,29 +13,37 @@ TILE_ROWS = 256  # similarities held at once: TILE_ROWS x N
 class DenseContrastiveLoss(nn.Module):
     """InfoNCE between the same anatomical locations in two views of an image.
 
-    With q and k the L2-normalised features of N locations in the query's and in the key's view, and Neg(i) the
-    locations of other images and those of the same image that are farther than the radius from location i:
+    q and k are the L2-normalised features of N locations in the query view and in the key view. Neg(i) contains the
+    locations in other images, and those in the same image that are farther than the radius from location i:
 
         L = 1/N sum_i -log( exp(q_i . k_i / t) / ( exp(q_i . k_i / t) + sum_{j in Neg(i)} exp(q_i . k_j / t) ) )
 
-    Locations within the radius are neither positives nor negatives. Keys get no gradient: they come from a momentum
-    encoder. Half precision and autocast are computed in float32; float64 stays float64.
+    Other locations of the image within the radius are neither positives nor negatives. Keys get no gradient: they come
+    from a momentum encoder. Half-precision inputs and autocast are computed in float32, float64 inputs in float64.
 
     Args:
         temperature: t, above zero.
-        radius: in the unit of the positions, at least zero.
+        radius: at least zero, in the unit of the positions.
 
     Shape:
-        query, key: (N, D), any scale.
-        image: (N,), integers, which image a location belongs to.
-        position: (N, axes), where it lies there.
+        query: (N, D), any scale.
+        key: (N, D), any scale.
+        image: (N,), integers: the image of each location.
+        position: (N, axes), the coordinates of each location in its image.
         output: scalar, float32 or float64.
 
     Raises:
-        ValueError: an argument out of its range; shapes that do not fit together; no location at all.
+        ValueError: an argument is out of range, the shapes do not match, or there is no location.
 
-    Sources: the loss is that of van den Oord et al. 2018, arXiv 1807.03748, over locations as in Basak et al., IDEAL,
-    ICASSP 2023, arXiv 2210.15075; the radius is ours.
+    Sources: InfoNCE is from van den Oord et al. 2018, arXiv 1807.03748; its use over locations is from Basak et al.,
+    IDEAL, ICASSP 2023, arXiv 2210.15075; the radius is ours.
+
+    >>> import torch
+    >>> from nnunet_semcl.losses import DenseContrastiveLoss
+    >>> features, image = torch.eye(2), torch.tensor([0, 1])
+    >>> position = torch.zeros(2, 3)
+    >>> DenseContrastiveLoss(temperature=1.0)(features, features, image, position)  # log(1 + exp(-1))
+    tensor(0.3133)
     """
 
     def __init__(self, temperature: float = 0.2, radius: float = 0.0) -> None:
@@ -47,7 +55,7 @@ class DenseContrastiveLoss(nn.Module):
         self.temperature = temperature
         self.radius = radius
 
-    @torch.compiler.disable  # compiled, the tile loop would be unrolled for every N
+    @torch.compiler.disable  # a compiler would unroll the loop over tiles for every N
     def forward(self, query: Tensor, key: Tensor, image: Tensor, position: Tensor) -> Tensor:
         n = len(query)
         if query.ndim != 2 or key.shape != query.shape or not n:
@@ -64,7 +72,7 @@ class DenseContrastiveLoss(nn.Module):
             return torch.cat(tiles).mean()
 
     def _rows(self, q: Tensor, k: Tensor, image: Tensor, position: Tensor, start: int) -> Tensor:
-        """The losses of T locations from `start` on: q (T, D), k (N, D) -> (T,)."""
+        """Losses of T locations, starting at `start`: q (T, D), k (N, D) -> (T,)."""
         rows = slice(start, start + len(q))
         close = torch.cdist(position[rows].float(), position.float()) <= self.radius  # (T, N)
         neither = close & (image[rows, None] == image[None])

@@ -1,27 +1,27 @@
-"""Supervised contrastive loss, exact and in row tiles: memory grows with N, not with N x N."""
+"""Supervised contrastive loss, computed exactly in tiles of rows: memory grows with N, not with N x N."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import BackwardCFunction, once_differentiable
 
-# Similarities held at once: TILE_ROWS x N. Measured on CPU: fewer rows slow the products, more gain nothing.
+# TILE_ROWS x N similarities are in memory at once. On a CPU, fewer rows are slower and more are not faster.
 TILE_ROWS = 256
 
 
 class SupConLoss(nn.Module):
-    """Supervised contrastive loss (Khosla et al. 2020, eq. 2, "L_out"; SemCL's loss, Lee et al. 2021).
+    """Supervised contrastive loss (Khosla et al. 2020, eq. 2, "L_out"; SemCL's loss, Lee et al. 2023).
 
-    With z the L2-normalised embeddings, P(i) the other samples labelled as i is, and M the number of samples whose
-    P(i) is not empty (the anchors):
+    z are the L2-normalised embeddings, P(i) the other samples with the label of i, and M the number of anchors, the
+    samples whose P(i) is not empty:
 
         L = 1/M sum_i -1/|P(i)| sum_{p in P(i)} log( exp(z_i . z_p / t) / sum_{a != i} exp(z_i . z_a / t) )
 
-    A sample without positives is no anchor but stays a negative of the others. Without any anchor the loss is a
-    differentiable zero. Half precision and autocast are computed in float32; float64 stays float64. There are first
-    derivatives only.
+    A sample without positives is not an anchor but is still a negative for the others. Without anchors the loss is a
+    differentiable zero. Half-precision inputs and autocast are computed in float32, float64 inputs in float64. Only
+    first derivatives exist.
 
     Args:
         temperature: t, above zero.
@@ -36,6 +36,12 @@ class SupConLoss(nn.Module):
             not integers.
 
     Sources: https://arxiv.org/abs/2004.11362, https://arxiv.org/abs/2106.01596
+
+    >>> import torch
+    >>> from nnunet_semcl.losses import SupConLoss
+    >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> SupConLoss(temperature=1.0)(embeddings, torch.tensor([4, 4, 9]))  # log(1 + exp(-1))
+    tensor(0.3133)
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -44,7 +50,7 @@ class SupConLoss(nn.Module):
             raise ValueError(f"temperature must be above zero and finite, not {temperature}")
         self.temperature = temperature
 
-    # Compiled, the tile loop would be unrolled for every N: it runs as it is, between compiled graphs.
+    # A compiler would unroll the loop over tiles for every N.
     @torch.compiler.disable
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if embeddings.ndim != 2:
@@ -56,12 +62,12 @@ class SupConLoss(nn.Module):
 
         z = F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))  # (N, D)
         _, class_of, class_size = torch.unique(labels, return_inverse=True, return_counts=True)
-        positives = class_size[class_of] - 1  # (N,), how many each sample has
+        positives = class_size[class_of] - 1  # (N,), number of positives of each sample
         is_anchor = positives > 0
         weight = is_anchor.to(z.dtype) / is_anchor.sum().clamp(min=1)  # (N,), 1/M at anchors
 
-        # Summed over a class, z_i . z_p needs no pairs: z_i . (sum of the class - z_i).
-        # index_select, since the gradient of [class_of] sums in an order that differs from run to run.
+        # The sum of z_i . z_p over a class needs no pairs: it is z_i . (sum of the class - z_i).
+        # index_select, because the gradient of [class_of] sums in an order that varies between runs.
         own_class = _class_means(z, class_of, class_size).index_select(0, class_of)  # (N, D)
         to_class = (z * own_class).sum(dim=1) * (positives + 1) - z.square().sum(dim=1)  # (N,)
         similarity = to_class / positives.clamp(min=1) / self.temperature  # (N,), mean of z_i . z_p / t over P(i)
@@ -73,21 +79,21 @@ def _class_means(z: Tensor, class_of: Tensor, class_size: Tensor) -> Tensor:
     share = 1 / class_size[class_of].to(z.dtype).unsqueeze(1)  # (N, 1)
     zeros = z.new_zeros(len(class_size), z.shape[1])
     means = zeros.index_add(0, class_of, z * share)
-    # index_add sums one by one, so a large class loses digits: the mean of what is left over gives them back.
+    # index_add sums sequentially, so large classes lose digits: adding the mean residual restores them.
     return means + zeros.index_add(0, class_of, (z - means.index_select(0, class_of)) * share)
 
 
 class _WeightedLoss(torch.autograd.Function):
     """sum_i weight_i ( log sum_{a != i} exp(z_i . z_a / t) - similarity_i ), for z (N, D), similarity and weight (N,).
 
-    The gradient to z is worked out beside the value, while each tile of similarities is at hand: with the softmax
-    p_ia = exp(z_i . z_a / t) / sum_{b != i} exp(z_i . z_b / t),
+    The gradient with respect to z is computed together with the value, while each tile of similarities is in memory.
+    With the softmax p_ia = exp(z_i . z_a / t) / sum_{b != i} exp(z_i . z_b / t) it is
 
         d/dz_k = 1/t ( sum_a weight_k p_ka z_a + sum_i weight_i p_ik z_i ).
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, similarity: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: BackwardCFunction, z: Tensor, similarity: Tensor, weight: Tensor, temperature: float) -> Tensor:
         n = len(z)
         scaled = z / temperature  # (N, D)
         log_denominator = z.new_empty(n)
@@ -96,9 +102,9 @@ class _WeightedLoss(torch.autograd.Function):
         for start in range(0, n, TILE_ROWS):
             rows = slice(start, min(start + TILE_ROWS, n))
             tile = tiles[: rows.stop - start]  # (T, N), changed in place from similarities to weight * p
-            # Products into given memory, here and below: lean, and autocast leaves them in full precision.
+            # out= and addmm_ save memory, and autocast leaves them in full precision.
             torch.mm(scaled[rows], z.T, out=tile)
-            # Not -inf, which would make NaN of a lone sample.
+            # Not -inf, which would give NaN for a single sample.
             tile.diagonal(start).fill_(torch.finfo(z.dtype).min)
             highest = tile.amax(dim=1, keepdim=True)
             total = tile.sub_(highest).exp_().sum(dim=1, keepdim=True)
@@ -112,6 +118,6 @@ class _WeightedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        gradient, weight = ctx.saved_tensors
+    def backward(ctx: BackwardCFunction, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        gradient, weight = ctx.saved_tensors  # type: ignore[misc]  # torch's stub knows one tensor only
         return gradient * grad_output, -weight * grad_output, None, None

@@ -1,12 +1,13 @@
-"""The attention mask as an extra input channel that leaves no trace once pretraining is over.
+"""The attention mask as an extra input channel that is removed after pretraining.
 
-Concatenating a mask m to an image x before a convolution equals conv_x(x) + conv_m(m). So the mask gets a
-convolution of its own beside the planned network's first one, and dropping it leaves that network as planned.
+A convolution over an image x and a mask m, concatenated, equals conv_x(x) + conv_m(m). So the mask gets its own
+convolution, parallel to the first one of the planned network; removing it restores the planned network.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,15 +15,25 @@ from torch.nn.modules.conv import _ConvNd
 
 
 class AttentionConv(nn.Module):
-    """The planned first convolution plus a bias-free one for the attention mask, its side stem.
+    """The planned first convolution plus the side stem, a bias-free convolution of the attention mask.
 
-    Shape: input (B, C + 1, X, Y[, Z]), image channels first and the mask last; output as the planned convolution's.
+    Args:
+        planned: the network's first convolution, over C channels.
+
+    Shape: (B, C + 1, X, Y[, Z]), image channels first and the mask last -> output of the planned convolution.
+
+    >>> from nnunet_semcl.networks import AttentionConv
+    >>> conv = AttentionConv(nn.Conv2d(3, 8, kernel_size=3, padding=1))
+    >>> image, mask = torch.zeros(2, 3, 16, 16), torch.ones(2, 1, 16, 16)
+    >>> conv(torch.cat((image, mask), dim=1)).shape
+    torch.Size([2, 8, 16, 16])
     """
 
     def __init__(self, planned: _ConvNd) -> None:
         super().__init__()
         self.planned = planned
-        self.side_stem = type(planned)(
+        convolution: Callable[..., _ConvNd] = type(planned)
+        self.side_stem = convolution(
             1,
             planned.out_channels,
             planned.kernel_size,
@@ -32,7 +43,7 @@ class AttentionConv(nn.Module):
             bias=False,
             padding_mode=planned.padding_mode,
         ).to(planned.weight.device)
-        # The scale that the mask's weights would have had inside one convolution over all C + 1 channels.
+        # The scale of the mask's weights in a single convolution over all C + 1 channels.
         fan_in = (planned.in_channels + 1) * math.prod(planned.kernel_size)
         nn.init.normal_(self.side_stem.weight, std=math.sqrt(2 / fan_in))
 
@@ -42,19 +53,22 @@ class AttentionConv(nn.Module):
 
 
 def add_attention_stem(network: nn.Module) -> AttentionConv:
-    """Puts an AttentionConv in the place of the network's first convolution, in place.
+    """Replaces the network's first convolution by an AttentionConv, in place.
+
+    Returns:
+        The AttentionConv.
 
     Raises:
-        ValueError: the network has no convolution, or has an attention stem already.
+        ValueError: the network has no convolution, or already has an attention stem.
     """
     for module in network.modules():
         if isinstance(module, AttentionConv):
-            raise ValueError("The network has an attention stem already: call remove_attention_stem first.")
+            raise ValueError("The network already has an attention stem: call remove_attention_stem first.")
         if isinstance(module, _ConvNd):
             attention_conv = AttentionConv(module)
             _replace(network, module, attention_conv)
             return attention_conv
-    raise ValueError(f"{type(network).__name__} has no convolution that an attention mask could be added to.")
+    raise ValueError(f"{type(network).__name__} has no convolution to which an attention mask could be added.")
 
 
 def remove_attention_stem(network: nn.Module) -> None:
@@ -65,7 +79,7 @@ def remove_attention_stem(network: nn.Module) -> None:
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    # nnU-Net's conv blocks register a convolution twice (`conv` and inside `all_modules`): replace every mention.
+    # nnU-Net's blocks register a convolution twice, as `conv` and in `all_modules`: replace both.
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
             if child is old and parent is not new:

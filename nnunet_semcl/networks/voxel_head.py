@@ -1,4 +1,4 @@
-"""Embeddings of single voxels, from the decoder's features."""
+"""Embeddings of single voxels from the decoder's features."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ from torch import nn
 
 
 class VoxelHead(nn.Sequential):
-    """Linear, ReLU, Linear on the features of the voxels asked for; the rest of the batch is not projected.
+    """Projects the features of chosen voxels: Linear, ReLU, Linear.
 
-    Shape: features (B, C, X, Y[, Z]), voxel (V,) positions in the flattened (B, X, Y[, Z]) -> (V, embedding_dim).
+    Args:
+        channels: C, number of features.
+        embedding_dim: length of an embedding.
+
+    Shape:
+        features: (B, C, X, Y[, Z]).
+        voxel: (V,), indices into the flattened (B, X, Y[, Z]).
+        output: (V, embedding_dim).
+
+    >>> from nnunet_semcl.networks import VoxelHead
+    >>> VoxelHead(4, embedding_dim=8)(torch.zeros(2, 4, 16, 16), torch.tensor([0, 300])).shape
+    torch.Size([2, 8])
     """
 
     def __init__(self, channels: int, embedding_dim: int) -> None:
         super().__init__(nn.Linear(channels, embedding_dim), nn.ReLU(), nn.Linear(embedding_dim, embedding_dim))
 
-    def forward(self, features: torch.Tensor, voxel: torch.Tensor) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # the indices are a second input; the layers keep Sequential's names
+        self, features: torch.Tensor, voxel: torch.Tensor
+    ) -> torch.Tensor:
         return super().forward(features.movedim(1, -1).flatten(0, -2).index_select(0, voxel))

@@ -11,12 +11,12 @@ from nnunet_semcl.pretraining.interruption import access_error
 
 
 class ClassAttributeTrainer(nnUNetTrainer):
-    """What a subclass says as a class attribute, e.g. `num_epochs = 100`, goes before nnU-Net's own default.
+    """A class attribute of a subclass, such as `num_epochs = 100`, overrides nnU-Net's own default.
 
     nnU-Net's constructor sets its defaults on the instance, where they would hide class attributes.
 
     Raises:
-        InputError: plans or dataset.json that nnU-Net could not read, or a results folder that it cannot write.
+        InputError: the plans or dataset.json are invalid, or the results folder cannot be written.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class ClassAttributeTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        # Before nnU-Net reads them, whose errors name neither file nor key.
+        # nnU-Net's own errors name neither file nor key, so these checks come first.
         resolve_configuration(plans, configuration, f"{plans.get('plans_name')}.json")
         check_dataset_json(dataset_json, "dataset.json")
         try:

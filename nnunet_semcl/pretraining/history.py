@@ -1,4 +1,4 @@
-"""What a phase did, epoch by epoch: a log of JSON lines and a plot, in the fold's folder."""
+"""The history of a phase, epoch by epoch: a log of JSON lines and a plot, in the fold's folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,12 +18,12 @@ Record = dict[str, float | int]
 
 
 def write_history(folder: Path, name: str, records: list[Record]) -> None:
-    """Writes NAME_log.jsonl, one JSON object an epoch, and NAME.png; each replaces the former one as a whole.
+    """Writes NAME_log.jsonl, one JSON object per epoch, and NAME.png; each replaces the previous file atomically.
 
     A key `held_out_x` is the figure x on cases that the phase does not train on.
     """
-    with atomic_write(folder / f"{name}_log.jsonl") as beside:
-        beside.write_text("".join(json.dumps(r) + "\n" for r in records))
+    with atomic_write(folder / f"{name}_log.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in records))
     trained = [k for k in records[-1] if f"held_out_{k}" in records[-1]]
     names = trained or [k for k in records[-1] if k not in ("epoch", "learning_rate", "seconds")]
     figure = Figure(figsize=(9, 3 * len(names)), layout="constrained")
@@ -34,11 +35,11 @@ def write_history(folder: Path, name: str, records: list[Record]) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     axis.set_xlabel(f"epochs of {name} done")
-    with atomic_write(folder / f"{name}.png") as beside:
-        figure.savefig(beside, format="png", dpi=100)
+    with atomic_write(folder / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
 
 
-def _curve(axis: object, records: Iterable[Record], name: str, label: str) -> None:
+def _curve(axis: Axes, records: Iterable[Record], name: str, label: str) -> None:
     points = [(r["epoch"], r[name]) for r in records if name in r]
     if points:
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)

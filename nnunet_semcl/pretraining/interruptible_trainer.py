@@ -1,4 +1,4 @@
-"""nnU-Net's trainer, made so that a kill costs at most one epoch, and that a seed repeats a run bit for bit."""
+"""nnU-Net's trainer, made safe to kill: at most one epoch is lost. With a seed, a run repeats bit for bit."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from nnunet_semcl.files.checkpoints import load_safely, load_weights
 from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
 from nnunet_semcl.pretraining.interruption import exclusive, on_sigterm
 
-CHECKPOINT_KEY = "nnunet_semcl"  # what is ours in nnU-Net's checkpoints
+CHECKPOINT_KEY = "nnunet_semcl"  # our own state in nnU-Net's checkpoints
 
 
 class InterruptibleTrainer(ClassAttributeTrainer):
-    """Atomic checkpoints after each epoch, with the random generators' states; one process a fold; SIGTERM.
+    """Writes an atomic checkpoint after each epoch, with the random states; locks the fold; handles SIGTERM.
 
     Attributes:
-        seed: None, or a number with which a run repeats bit for bit (on the CPU, with nnUNet_n_proc_DA=0).
+        seed: a number makes runs repeat bit for bit, on the CPU and with nnUNet_n_proc_DA=0; None seeds nothing.
     """
 
+    network: nn.Module
     seed: int | None = None
     save_every = 1  # nnU-Net's default is 50
     _states_to_restore: dict[str, Any] | None = None
@@ -47,7 +48,7 @@ class InterruptibleTrainer(ClassAttributeTrainer):
         load_weights(self.planned_network, content["network_weights"], Path(filename_or_checkpoint))
         self.load_additions(content.get(CHECKPOINT_KEY, {}), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
-        # nnU-Net writes checkpoint_latest before it looks whether its epoch was the best one.
+        # nnU-Net writes checkpoint_latest before it checks whether the epoch was the best one.
         self._best_ema = max(content["logging"]["ema_fg_dice"])
 
     def save_checkpoint(self, filename: str) -> None:
@@ -55,24 +56,24 @@ class InterruptibleTrainer(ClassAttributeTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # writes nothing
             return
-        # nnU-Net writes in place; a kill in the middle would cost the only checkpoint.
-        with atomic_write(Path(filename)) as beside:
-            super().save_checkpoint(str(beside))
-            content = torch.load(beside, map_location="cpu", weights_only=False)
-            torch.save({**content, CHECKPOINT_KEY: additions}, beside)
+        # nnU-Net overwrites the file in place: a kill at that moment would destroy the only checkpoint.
+        with atomic_write(Path(filename)) as temporary:
+            super().save_checkpoint(str(temporary))
+            content = torch.load(temporary, map_location="cpu", weights_only=False)
+            torch.save({**content, CHECKPOINT_KEY: additions}, temporary)
 
     def checkpoint_additions(self) -> dict[str, Any]:
-        """What training needs beside nnU-Net's own state when --c takes it up."""
+        """The state that --c needs in addition to nnU-Net's own."""
         return {"random_states": all_gather_object(random_states())}
 
     def load_additions(self, additions: dict[str, Any], file: str) -> None:
-        """Takes up the additions of a checkpoint; none where it is nnU-Net's own."""
+        """Restores what `checkpoint_additions` saved; a checkpoint by nnU-Net itself has none."""
         states = additions.get("random_states", [])
         if len(states) == world_size():
             self._states_to_restore = states[self.local_rank]
 
     def on_train_epoch_start(self) -> None:
-        # Not sooner: setting up the data loaders draws random numbers too.
+        # Not earlier: setting up the data loaders draws random numbers too.
         if self._states_to_restore is not None:
             set_random_states(self._states_to_restore)
             self._states_to_restore = None
@@ -80,26 +81,27 @@ class InterruptibleTrainer(ClassAttributeTrainer):
 
     @property
     def planned_network(self) -> nn.Module:
-        """nnU-Net's network without the wrappers of several processes and torch.compile."""
+        """nnU-Net's network without the wrappers of DistributedDataParallel and torch.compile."""
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Holds the fold's folder, and ends with a line on how to continue when SIGTERM comes."""
-        alone = exclusive(Path(self.output_folder)) if self.local_rank == 0 else nullcontext()
-        with alone, on_sigterm(self._log_how_to_continue):
+        """Locks the fold's folder, and on SIGTERM logs how to continue."""
+        lock = exclusive(Path(self.output_folder)) if self.local_rank == 0 else nullcontext()
+        with lock, on_sigterm(self._log_how_to_continue):
             yield
 
     def seed_everything(self) -> None:
         """Seeds Python's, numpy's and torch's generators, if the trainer has a seed."""
         if self.seed is not None:
-            seed = self.seed + self.local_rank  # each process augments in its own way
+            seed = self.seed + self.local_rank  # each process augments differently
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
 
     def _log_how_to_continue(self) -> None:
         self.print_to_log_file(
-            f"SIGTERM. The state after the last epoch is in {self.output_folder}: go on with the same command and --c"
+            f"SIGTERM. The state after the last epoch is in {self.output_folder}: "
+            "continue with the same command and --c"
         )

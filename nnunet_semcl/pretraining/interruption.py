@@ -1,4 +1,4 @@
-"""What happens to a training on a shared cluster: a second process on the same fold, SIGTERM from the scheduler."""
+"""Training on a shared cluster: a second process on the same fold, and SIGTERM from the scheduler."""
 
 from __future__ import annotations
 
@@ -13,33 +13,29 @@ from filelock import FileLock, Timeout
 from nnunet_semcl.errors import InputError
 
 LOCK_NAME = ".lock"
-EXIT_CODE = 128 + signal.SIGTERM  # as shells have it
+EXIT_CODE = 128 + signal.SIGTERM  # as in shells
 
 
 def access_error(error: OSError) -> InputError:
-    """What the system refused, as an error that names the file."""
+    """Turns an error of the operating system into one that names the file and the fix."""
     return InputError(
-        str(error.filename),
-        f"that the system refuses it ({error.strerror})",
-        "a results folder that can be read and written",
-        "Mend its rights, or set nnUNet_results to another one.",
+        f"cannot use {error.filename}: {error.strerror}",
+        "Give yourself permission to read and write there, or set nnUNet_results to another folder.",
     )
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Holds a fold's folder. The system lets go of it when the process ends, however it ends.
+    """Locks a fold's folder. The operating system releases the lock when the process ends, however it ends.
 
     Raises:
-        InputError: another process holds it, or it cannot be written.
+        InputError: another process holds the lock, or the folder cannot be written.
     """
     lock = FileLock(folder / LOCK_NAME, blocking=False)
     try:
         lock.acquire()
     except Timeout as error:
-        raise InputError(
-            str(folder), "another process that trains in it", "one at a time", "Wait for it, or end it."
-        ) from error
+        raise InputError(f"another process is training this fold: {folder}", "Wait for it, or stop it.") from error
     except OSError as error:
         raise access_error(error) from error
     with lock:
@@ -47,10 +43,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def on_sigterm(tell: Callable[[], None]) -> Iterator[None]:
-    """Ends the process by SystemExit, after `tell`.
+def on_sigterm(report: Callable[[], None]) -> Iterator[None]:
+    """On SIGTERM calls `report` and raises SystemExit.
 
-    What is on the disk is whole at any moment, so there is nothing to wait for: the last epoch's checkpoint stays.
+    The files on disk are intact at any moment, so nothing has to be finished: the last epoch's checkpoint remains.
     """
     main_process = os.getpid()
     stopped = False
@@ -60,17 +56,17 @@ def on_sigterm(tell: Callable[[], None]) -> Iterator[None]:
         if os.getpid() != main_process:
             os._exit(EXIT_CODE)  # a worker, which inherited this handler
         stopped = True
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else torch raises an error of its own: a worker has ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # otherwise torch raises an error because a worker has ended
         raise SystemExit(EXIT_CODE)
 
-    former = signal.signal(signal.SIGTERM, stop)
+    previous_handler = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except BaseException as error:
-        # Any other error after the signal is its consequence: the workers were told to end, too.
+        # Any other error after the signal is a consequence of it: the workers received it too.
         if not stopped:
             raise
-        tell()
+        report()
         raise SystemExit(EXIT_CODE) from error
     finally:
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, previous_handler)

@@ -1,4 +1,4 @@
-"""The pretraining phase: one loop, one resume, one log. It knows nothing of the method it runs."""
+"""The pretraining phase: optimiser, loop, checkpoint, resume and log. It does not depend on the method it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomi
 from nnunet_semcl.pretraining.history import Record, write_history
 from nnunet_semcl.pretraining.task import PretrainingTask
 
-MAX_GRADIENT_NORM = 12  # nnU-Net's
+MAX_GRADIENT_NORM = 12  # as in nnU-Net
 HELD_OUT_BATCHES = 16
 
 
@@ -35,21 +35,22 @@ def checkpoint_name(phase: str) -> str:
 
 @dataclass
 class PretrainingPhase:
-    """Runs a task over batches and leaves its network pretrained.
+    """Trains a task on batches, which pretrains the task's network.
 
     Attributes:
-        name: of its files and log lines: checkpoint_NAME.pth, NAME_log.jsonl, NAME.png.
+        name: appears in file names and log lines: checkpoint_NAME.pth, NAME_log.jsonl, NAME.png.
         task: turns a batch into a loss.
-        batches: item i is batch number i, a dict of tensors; as long as one asks for.
-        held_out: the same from cases that the phase does not train on, for the log only; None where there are none.
-        epochs, iterations_per_epoch: length.
-        learning_rate, weight_decay: of AdamW; one-cycle schedule with a warm-up over the first tenth.
-        folder: where checkpoint, log and plot go, an existing one.
-        settings: plain values; a checkpoint is resumed only by a phase with the same ones.
-        workers: processes that make batches; 0 makes them in this one.
-        write_checkpoints: False keeps the checkpoint off the disk (nnU-Net's --disable_checkpointing).
-        log: takes the lines for nnU-Net's log file.
-        compile: whether the task goes through torch.compile.
+        batches: item i is batch number i, a dict of tensors; there is no last one.
+        held_out: the same from cases that the phase does not train on, for the log only; None if there are none.
+        epochs, iterations_per_epoch: length of the phase.
+        learning_rate, weight_decay: for AdamW, with a one-cycle schedule that warms up over the first tenth.
+        folder: an existing folder for the checkpoint, the log and the plot.
+        device: where the task's network is.
+        settings: plain values; a phase resumes only from a checkpoint with the same settings.
+        workers: number of processes that prepare batches; with 0 the main process does it.
+        write_checkpoints: False writes no checkpoint (nnU-Net's --disable_checkpointing).
+        log: writes a line to nnU-Net's log file.
+        compile: whether to use torch.compile.
     """
 
     name: str
@@ -69,7 +70,7 @@ class PretrainingPhase:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        forward: nn.Module = torch.compile(self.task) if self.compile else self.task
+        forward: nn.Module = cast("nn.Module", torch.compile(self.task)) if self.compile else self.task
         if world_size() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             forward = DistributedDataParallel(forward, devices, find_unused_parameters=True)
@@ -81,7 +82,7 @@ class PretrainingPhase:
             self.optimizer,
             max_lr=self.learning_rate,
             total_steps=steps,
-            pct_start=max(0.1, 2 / steps),  # a warm-up of no step would divide by zero
+            pct_start=max(0.1, 2 / steps),  # a warm-up of zero steps would divide by zero
             cycle_momentum=False,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")
@@ -92,40 +93,40 @@ class PretrainingPhase:
         return self.folder / checkpoint_name(self.name)
 
     def run(self) -> None:
-        """Runs the epochs that are left; after each the log, the plot and the checkpoint are written.
+        """Runs the remaining epochs and writes the log, the plot and the checkpoint after each.
 
         Raises:
-            RuntimeError: the loss is no longer finite; the checkpoint of the last good epoch stays.
+            RuntimeError: the loss is no longer finite; the checkpoint of the last good epoch remains.
         """
         if not self.records:
             self.records.append({"epoch": 0, **self._held_out_figures()})
-            self._save()  # from now on --c knows that this run is the last one
-        first = self.records[-1]["epoch"]
+            self._save()  # from now on --c continues this run, not an earlier one
+        first = int(self.records[-1]["epoch"])
         for epoch, batches in enumerate(self._batches_by_epoch(first), start=first + 1):
             started = time.time()
-            learning_rate = self.schedule.get_last_lr()[0]
+            learning_rate = float(self.schedule.get_last_lr()[0])
             figures = self._train(batches, f"{self.name.capitalize()} epoch {epoch}/{self.epochs}")
             if not math.isfinite(figures["loss"]):
                 raise RuntimeError(
                     f"{self.name.capitalize()} epoch {epoch}: the loss is {figures['loss']}. The state after epoch "
-                    f"{epoch - 1} is kept in {self.checkpoint}. Lower learning_rate, or look for values "
-                    "that are not finite in the images."
+                    f"{epoch - 1} is kept in {self.checkpoint}. Lower learning_rate, or check the images for NaN "
+                    "and infinite values."
                 )
             figures |= self._held_out_figures()
             self.records.append(
                 {"epoch": epoch, "learning_rate": learning_rate, "seconds": time.time() - started, **figures}
             )
-            # The checkpoint holds the records too, so a log cut off here is made whole by the next epoch.
+            # The checkpoint holds the records too: if the log is lost here, the next epoch writes it again.
             self._save()
             if rank() == 0:
                 write_history(self.folder, self.name, self.records)
             self._log_epoch()
 
     def resume(self) -> None:
-        """Takes up the state of the checkpoint.
+        """Restores the state that the checkpoint holds.
 
         Raises:
-            InputError: it cannot be read, or was made with other settings or another network.
+            InputError: the checkpoint cannot be read, or is from other settings or another network.
         """
         content = load_safely(self.checkpoint, self.device, set(self._state()))
         if content["settings"] != self.settings:
@@ -134,11 +135,11 @@ class PretrainingPhase:
                 for k in self.settings.keys() | content["settings"].keys()
                 if self.settings.get(k) != content["settings"].get(k)
             )
+            previous = ", ".join(f"{k} = {content['settings'].get(k)}" for k in differing)
+            present = ", ".join(f"{k} = {self.settings.get(k)}" for k in differing)
             raise InputError(
-                str(self.checkpoint),
-                ", ".join(f"{k} = {content['settings'].get(k)}" for k in differing),
-                ", ".join(f"{k} = {self.settings.get(k)}" for k in differing),
-                "Go back to the former settings, or start again without --c.",
+                f"{self.checkpoint}: the run was started with {previous}, but now {present}",
+                "Go back to the previous settings, or start again without --c.",
             )
         load_weights(self.task, content["task"], self.checkpoint)
         self.optimizer.load_state_dict(content["optimizer"])
@@ -161,23 +162,22 @@ class PretrainingPhase:
             save_atomically(self._state(), self.checkpoint)
 
     def _batches_by_epoch(self, first_epoch: int) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
-        numbers = range(first_epoch * self.iterations_per_epoch, self.epochs * self.iterations_per_epoch)
-        numbers = [_own_number(number) for number in numbers]
+        steps = range(first_epoch * self.iterations_per_epoch, self.epochs * self.iterations_per_epoch)
         loader = iter(
             DataLoader(
                 self.batches,
                 batch_size=None,
-                sampler=numbers,
+                sampler=[_own_number(step) for step in steps],
                 num_workers=self.workers,
                 pin_memory=self.device.type == "cuda",
             )
         )
         for _ in range(first_epoch, self.epochs):
             yield islice(loader, self.iterations_per_epoch)
-        next(loader, None)  # its end, which sends the workers home before nnU-Net starts its own
+        next(loader, None)  # reaching the end stops the workers before nnU-Net starts its own
 
     def _train(self, batches: Iterator[dict[str, torch.Tensor]], title: str) -> dict[str, float]:
-        """One epoch; returns the means of the task's figures."""
+        """Trains for one epoch and returns the means of the task's figures."""
         self.task.train()
         sums: dict[str, float] = defaultdict(float)
         bar = tqdm(
@@ -209,10 +209,10 @@ class PretrainingPhase:
         return _means(sums, HELD_OUT_BATCHES)
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        batch = {name: _to(entry, self.device) for name, entry in batch.items()}
-        # As nnU-Net: mixed precision on CUDA alone, since autocast is slow on the CPU and missing on mps.
+        on_device = {name: _to(entry, self.device) for name, entry in batch.items()}
+        # As in nnU-Net, mixed precision on CUDA only: autocast is slow on the CPU and missing on mps.
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            return self.forward(batch)
+            return self.forward(on_device)
 
     def _log_epoch(self) -> None:
         record = self.records[-1]
@@ -226,17 +226,17 @@ class PretrainingPhase:
 
 
 def _own_number(number: int) -> int:
-    """Each of several processes draws batches of its own."""
+    """The number of this process' batch in a step: each process draws its own batches."""
     return number * world_size() + rank()
 
 
 def _means(sums: dict[str, float], steps: int) -> dict[str, float]:
-    """Over steps and processes."""
+    """Means over steps and processes."""
     all_sums = all_gather_object(dict(sums))
     return {name: sum(each[name] for each in all_sums) / len(all_sums) / steps for name in sums}
 
 
 def _to(entry: torch.Tensor | list[torch.Tensor], device: torch.device) -> torch.Tensor | list[torch.Tensor]:
     if isinstance(entry, list):
-        return [_to(tensor, device) for tensor in entry]
+        return [tensor.to(device, non_blocking=True) for tensor in entry]
     return entry.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What the methods' settings have in common: derived from nnU-Net's plan, single ones overridden by its section."""
+"""The base of all methods' settings: derived from nnU-Net's plan; a section of the plan overrides single ones."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.rules import RATE, SHARE, Rule
+from nnunet_semcl.rules import RATE, SHARE, Rule, json_type
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
-RATE_BY_FEATURES = 0.08  # of 1e-2 and 3e-3 the first was better for Hippocampus with 8 features
+RATE_BY_FEATURES = 0.08  # on Hippocampus with 8 features, 1e-2 did better than 3e-3
 
 
 class Derived(NamedTuple):
-    """A setting's value for a plan and the reason for it; the rule, where that depends on the plan too."""
+    """A setting's value for a plan and the reason for it; also its rule, where that depends on the plan."""
 
     value: Any
     reason: str
@@ -25,11 +25,12 @@ class Derived(NamedTuple):
 
 
 def setting(rule: Rule | None, value: Any = None, reason: str | None = None) -> Any:
-    """A field of a method's settings.
+    """Declares a field of a method's settings.
 
     Args:
-        rule: what a plan's section may set it to; None where `derived` gives the rule.
-        value, reason: its default and why; without a reason the field has none, and `derived` gives both.
+        rule: the values that the plan may set; None where `derived` gives the rule.
+        value: the default.
+        reason: why this default; None if `derived` gives both the value and its reason.
     """
     if reason is None:
         return field(metadata={"rule": rule})
@@ -40,21 +41,21 @@ def setting(rule: Rule | None, value: Any = None, reason: str | None = None) -> 
 class MethodSettings:
     """Settings of a method's pretraining.
 
-    A method derives from this and names its section of the plans: `class MaskedSettings(MethodSettings,
+    A method derives from this class and names its section of the plans: `class MaskedSettings(MethodSettings,
     section="masked")`. From then on every command knows that section.
 
     Attributes:
-        by_section: section -> settings class, of each method that was imported.
-        learning_rate: AdamW's largest one, after the warm-up.
-        weight_decay: AdamW's.
-        reasons: why each of the others is what it is, for the log.
+        by_section: the settings class of every imported method, by section.
+        learning_rate: AdamW's peak learning rate, reached after the warm-up.
+        weight_decay: AdamW's weight decay.
+        reasons: why each setting has its value, for the log.
     """
 
     by_section: ClassVar[dict[str, type[MethodSettings]]] = {}
     section: ClassVar[str]
 
     learning_rate: float = setting(RATE)
-    weight_decay: float = setting(SHARE, 1e-2, "torch's for AdamW")
+    weight_decay: float = setting(SHARE, 1e-2, "torch's default for AdamW")
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __init_subclass__(cls, section: str) -> None:
@@ -63,43 +64,44 @@ class MethodSettings:
 
     @classmethod
     def derived(cls, configuration: ConfigurationManager) -> dict[str, Derived]:
-        """The settings that depend on a plan's configuration; a method adds its own to these."""
+        """Returns the settings that depend on a configuration of the plan; a method adds its own to them."""
         features = configuration.network_arch_init_kwargs["features_per_stage"][0]
-        reason = f"{RATE_BY_FEATURES} over the first stage's {features} features: wide layers want less"
+        reason = f"{RATE_BY_FEATURES} divided by the {features} features of the first stage: wide layers need less"
         return {"learning_rate": Derived(RATE_BY_FEATURES / features, reason)}
 
     @classmethod
     def from_plan(cls, configuration: ConfigurationManager, name: str) -> Self:
-        """Derives the settings from a plan's configuration and applies the method's section of it, if there is one.
+        """Derives the settings from a configuration of the plan, then applies the method's section, if present.
 
         Args:
-            name: of the configuration, for errors.
+            configuration: nnU-Net's configuration.
+            name: the configuration's name, for errors.
 
         Raises:
             InputError: the section has an unknown key or an impossible value.
         """
         derived = cls.derived(configuration)
         reasons = {f.name: f.metadata["reason"] for f in fields(cls) if "reason" in f.metadata}
-        reasons |= {key: of.reason for key, of in derived.items()}
-        settings = cls(**{key: of.value for key, of in derived.items()}, reasons=reasons)
-        rules = {f.name: f.metadata.get("rule") for f in fields(cls)}
-        rules |= {key: of.rule for key, of in derived.items() if of.rule}
+        reasons |= {key: entry.reason for key, entry in derived.items()}
+        settings = cls(**{key: entry.value for key, entry in derived.items()}, reasons=reasons)
+        rules = {f.name: f.metadata["rule"] for f in fields(cls) if "rule" in f.metadata}
+        rules |= {key: entry.rule for key, entry in derived.items() if entry.rule}
         return settings._overridden(configuration.configuration.get(cls.section, {}), name, rules)
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings without their reasons."""
+        """Returns the settings without their reasons."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "reasons"}
 
     def _overridden(self, values: Any, name: str, rules: dict[str, Rule]) -> Self:
         where = f'"{self.section}" of configuration {name}'
-        keys = ", ".join(self.as_dict())
+        valid_keys = f"Valid keys: {', '.join(self.as_dict())}."
         if not isinstance(values, dict):
-            raise InputError(where, type(values).__name__, "an object of settings", f"Valid keys: {keys}.")
+            raise InputError(f"{where}: {json_type(values)} is not an object of settings", valid_keys)
         for key, value in values.items():
             if key not in self.as_dict():
-                raise InputError(where, f'the unknown key "{key}"', f"one of {keys}", "Correct or remove it.")
+                raise InputError(f'{where}: unknown key "{key}"', valid_keys)
             if not rules[key].holds(value):
-                fix = "Correct it, or remove the key."
-                raise InputError(f"{where}, key {key}", repr(value), rules[key].expected, fix)
+                problem = f"{where}, {key}: {value!r} is not {rules[key].expected}"
+                raise InputError(problem, "Correct it, or remove the key.")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return replace(self, **values, reasons=self.reasons | dict.fromkeys(values, f"set by {where}"))

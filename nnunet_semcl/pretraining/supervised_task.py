@@ -1,4 +1,4 @@
-"""Plain supervised segmentation in the phase: SemCL's coarse training, and the control that contrast has to beat."""
+"""Plain supervised segmentation as a phase: SemCL's coarse training, and a control experiment for contrast."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 
 class SupervisedTask(PretrainingTask):
-    """nnU-Net's planned network under nnU-Net's own loss, on nnU-Net's own batches.
+    """Trains nnU-Net's planned network with nnU-Net's own loss, on nnU-Net's own batches.
 
     Args:
-        network: nnU-Net's planned one.
-        loss: of the network's output and a target as nnU-Net's loss takes it.
+        network: nnU-Net's planned network.
+        loss: nnU-Net's loss, called with the network's output and the target.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module) -> None:
@@ -23,10 +23,10 @@ class SupervisedTask(PretrainingTask):
 
     @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Batch: image (B, C, X, Y[, Z]) and target, one tensor or a list of levels."""
+        """Computes the loss of a batch: image (B, C, X, Y[, Z]) and target, one tensor or a list of levels."""
         output = self.network(batch["image"])
         # nnU-Net does not compile its loss either.
         return {"loss": torch.compiler.disable(self.segmentation_loss)(output, batch["target"])}
 
     def remove_additions(self) -> None:
-        """There are none."""
+        """Does nothing: this task adds nothing to the network."""

@@ -1,4 +1,4 @@
-"""What a pretraining method is to the phase: a module that turns a batch into a loss."""
+"""A pretraining method as the phase sees it: a module that turns a batch into a loss."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import nn
 
 
 class PretrainingTask(nn.Module, ABC):
-    """Owns the network's part that is pretrained and whatever a method adds to it.
+    """Owns the part of the network that is pretrained and everything that a method adds to it.
 
-    As a module it goes into the optimiser, the checkpoint, torch.compile and DDP as a whole. What is compiled is best
-    the networks alone, as in nnU-Net: `forward` is under torch.compiler.disable(recursive=False), a loss under disable.
+    It is one module, so the optimiser, the checkpoint, torch.compile and DDP handle all of it together. Compile the
+    networks alone, as nnU-Net does: put `forward` under torch.compiler.disable(recursive=False), a loss under disable.
     A new method is a new subclass in a file of its own.
     """
 
     @abstractmethod
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns scalars: "loss", which is minimised, and any further ones, which are logged."""
+        """Returns scalars: "loss", which is minimised, and any other figures, which are logged."""
 
     @abstractmethod
     def remove_additions(self) -> None:
-        """Gives the network back as nnU-Net planned it: same keys, same shapes."""
+        """Restores the network that nnU-Net planned: same keys, same shapes."""

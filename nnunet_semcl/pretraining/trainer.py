@@ -1,4 +1,4 @@
-"""nnU-Net's trainer with one phase in front: pretrain, drop what was added, train as always."""
+"""nnU-Net's trainer with pretraining phases in front: pretrain, drop what was added, train as always."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
 PREVIOUS_RUN = "previous_run"
-BATCH_SEED = 12345  # nnU-Net's for its splits: what is drawn in pretraining is the same in every run without a seed
+BATCH_SEED = 12345  # the seed of nnU-Net's splits: without a seed, every run draws the same pretraining batches
 
 
 class PretrainingTrainer(InterruptibleTrainer, ABC):
-    """A method's trainer says what its phases and its settings are; all else is here or nnU-Net's.
+    """A subclass defines a method's phases and settings; this class and nnU-Net do the rest.
 
     Attributes:
-        phase_names: of all phases that the method may have.
+        phase_names: names of all phases that the method may have.
         Settings: the method's settings.
-        num_pretraining_epochs, num_pretraining_iterations_per_epoch: length of the phase.
-        use_unlabelled: whether unlabelled cases take part.
+        num_pretraining_epochs: epochs of pretraining.
+        num_pretraining_iterations_per_epoch: optimiser steps in an epoch of each pretraining phase.
+        use_unlabelled: whether to use unlabelled cases.
     """
 
     Settings: type[MethodSettings]
@@ -49,17 +50,21 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     @abstractmethod
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
-        """The phases in their order; what stands between two of them runs when the former one is done."""
+        """Yields the phases in order; code between two yields runs when the first phase is done."""
 
     def method_settings(self) -> MethodSettings:
         return self.Settings.from_plan(self.configuration_manager, self.configuration_name)
 
     def pretraining_settings(self) -> dict[str, Any]:
-        """All that the result depends on, as plain values."""
+        """Returns everything that the result depends on, as plain values."""
         return self.method_settings().as_dict()
 
     def check_input(self) -> None:
-        """Tells faults of data, fold and settings by an InputError, before any long work."""
+        """Checks data, fold and settings before any long work.
+
+        Raises:
+            InputError: one of them is invalid.
+        """
         data = Path(self.preprocessed_dataset_folder)
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         self.pretraining_settings()
@@ -74,20 +79,23 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         with self.exclusive():
             if not self.was_initialized:
                 self.initialize()
-            # A checkpoint of nnU-Net's own that --c loaded holds weights that went through pretraining already.
+            # Otherwise --c has loaded a checkpoint of nnU-Net's training, whose weights are already pretrained.
             if self.current_epoch == 0:
                 self.pretrain()
                 self.seed_everything()
             super().run_training()
 
     def pretrain(self) -> None:
-        """Runs the phases, takes them up where they were interrupted, or takes their result where they are done."""
+        """Runs the phases, continues an interrupted one, or loads the result if all are done.
+
+        Raises:
+            InputError: the planned network has no encoder and decoder, or a case or checkpoint is broken.
+        """
         if not all(hasattr(self.planned_network, part) for part in ("encoder", "decoder")):
+            network = type(self.planned_network).__name__
             raise InputError(
-                "plans",
-                f"the network {type(self.planned_network).__name__}",
-                "one with encoder and decoder, as nnU-Net's U-Nets",
-                "Train with -tr nnUNetTrainer.",
+                f"{self.plans_manager.plans_name}.json: {network} is not a network with an encoder and a decoder",
+                "Plan one of nnU-Net's U-Nets, or train with -tr nnUNetTrainer.",
             )
         self._check_cases_are_intact()
         folder = Path(self.output_folder)
@@ -101,11 +109,11 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         phase = None
         for phase in self.pretraining_phases():
             interrupted = phase.checkpoint.is_file()
-            barrier()  # before the first process writes it
+            barrier()  # all processes look before the first one writes the file
             if interrupted:
                 phase.resume()
                 done = phase.records[-1]["epoch"]
-                self.print_to_log_file(f"{phase.name.capitalize()} goes on after epoch {done}: {phase.checkpoint}")
+                self.print_to_log_file(f"{phase.name.capitalize()} continues after epoch {done}: {phase.checkpoint}")
             phase.run()
             phase.task.remove_additions()
         if phase is None:
@@ -117,12 +125,12 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         self.print_to_log_file("Pretraining done.\n")
 
     def set_previous_run_aside(self) -> None:
-        """Moves a former run's checkpoints away, so that --c finds those of one run, the present one."""
+        """Moves a previous run's checkpoints away, so that --c finds only checkpoints of the present run."""
         folder = Path(self.output_folder)
         for checkpoint in folder.glob("checkpoint_*.pth"):
             (folder / PREVIOUS_RUN).mkdir(exist_ok=True)
             os.replace(checkpoint, folder / PREVIOUS_RUN / checkpoint.name)
-            self.print_to_log_file(f"{checkpoint.name} of a former run: now in {folder / PREVIOUS_RUN}")
+            self.print_to_log_file(f"Moved {checkpoint.name} of a previous run to {folder / PREVIOUS_RUN}")
 
     def build_phase(
         self,
@@ -132,7 +140,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         held_out: Dataset | None,
         epochs: int,
     ) -> PretrainingPhase:
-        """A phase over the planned network, of num_pretraining_iterations_per_epoch steps an epoch."""
+        """Builds a phase with this trainer's settings, folder and number of iterations per epoch."""
         settings = {
             "trainer": type(self).__name__,
             "epochs": epochs,
@@ -165,19 +173,20 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     @property
     def takes_unlabelled(self) -> bool:
-        # nnU-Net's previous stage predicts the data set's own cases alone.
+        # The previous stage of a cascade predicts only the data set's own cases.
         return self.use_unlabelled and not self.is_cascaded
 
     def unlabelled_images(self) -> dict[str, Path]:
-        """Case -> its image without extension, of the unlabelled cases that take part."""
+        """Returns case -> image file without extension, for the unlabelled cases that this training uses."""
         return self.find_unlabelled_images(self.configuration_manager) if self.takes_unlabelled else {}
 
     def find_unlabelled_images(self, configuration: ConfigurationManager) -> dict[str, Path]:
-        """Case -> its image without extension, preprocessed for a configuration: the images that the user gave to
-        `nnunet-semcl unlabelled`, and the fold's own cases with hidden labels.
+        """Returns case -> image file without extension, for a configuration's unlabelled cases.
+
+        These are the images that the user gave to `nnunet-semcl unlabelled`, and the fold's cases with hidden labels.
 
         Raises:
-            InputError: an image is missing, or was preprocessed by other plans.
+            InputError: an image is missing, or was preprocessed with other plans.
         """
         dataset = Path(self.preprocessed_dataset_folder_base)
         given = unlabelled_folder(dataset, self.configuration_manager)
@@ -188,19 +197,18 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         missing = [case for case, image in images.items() if not has_image(image)]
         if missing:
             raise InputError(
-                str(images[missing[0]]),
-                "no preprocessed image",
-                f"one for each of the {len(images)} unlabelled cases ({len(missing)} are missing)",
-                "Preprocess them: nnUNetv2_preprocess (cases of the data set), nnunet-semcl unlabelled (others).",
+                f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} unlabelled cases have "
+                "none)",
+                "Preprocess them: cases of the data set with nnUNetv2_preprocess, others with nnunet-semcl unlabelled.",
             )
         return images
 
     def training_images(self) -> dict[str, Path]:
-        """Case -> its image without extension: the fold's labelled cases and the unlabelled ones. No label is opened."""
+        """Returns case -> image file without extension, for labelled and unlabelled cases. Opens no label."""
         return self._images_of(self.do_split()[0]) | self.unlabelled_images()
 
     def held_out_images(self) -> dict[str, Path]:
-        """The same of the validation cases; none in fold all, which trains on them."""
+        """Returns the same for the validation cases; none in fold all, which trains on them."""
         training, validation = self.do_split()
         return self._images_of([case for case in validation if case not in set(training)])
 
@@ -218,20 +226,22 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         check_cases_are_intact([folder / case for case in labelled], unlabelled, channels, labels)
 
     def _log_settings(self) -> None:
-        """Into the log with the reason for each, and into the fold's folder."""
+        """Writes each setting with its reason to the log and to the fold's folder."""
         settings = self.method_settings()
-        told = {name: {"value": value, "reason": settings.reasons[name]} for name, value in settings.as_dict().items()}
-        for name, of in told.items():
-            self.print_to_log_file(f"{name}: {of['value']} ({of['reason']})", add_timestamp=False)
+        entries = {
+            name: {"value": value, "reason": settings.reasons[name]} for name, value in settings.as_dict().items()
+        }
+        for name, entry in entries.items():
+            self.print_to_log_file(f"{name}: {entry['value']} ({entry['reason']})", add_timestamp=False)
         if self.local_rank == 0:
-            write_json(told, Path(self.output_folder, f"{settings.section}_settings.json"))
+            write_json(entries, Path(self.output_folder, f"{settings.section}_settings.json"))
         labelled, unlabelled = self.do_split()[0], self.unlabelled_images()
         self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
 
     def _load_pretrained(self, path: Path) -> None:
         content = load_safely(path, self.device, {"network_weights"})
         load_weights(self.planned_network, content["network_weights"], path)
-        self.print_to_log_file(f"Pretraining was done already: weights from {path}")
+        self.print_to_log_file(f"Pretraining is already done: loaded its weights from {path}")
 
     def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:
         save_atomically(

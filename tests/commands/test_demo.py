@@ -1,3 +1,7 @@
+"""The demo: its commands, folder, environment and trainers. The whole demo takes minutes and is not run here."""
+
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
@@ -16,10 +20,10 @@ from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 
 @pytest.fixture
 def no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo stops where its first command would run."""
+    """Stops the demo at its first command."""
 
     def stop(*_: object) -> None:
-        raise InputError("a command", "the test", "none", "")
+        raise InputError("a command was stopped by the test", "")
 
     monkeypatch.setattr(demo, "run_logged", stop)
 
@@ -30,7 +34,7 @@ def test_a_failing_command_shows_the_end_of_its_log(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         demo.run_logged([sys.executable, "-c", script], log, dict(os.environ))
     message = str(error.value)
-    assert "found exit code 1, expected 0" in message
+    assert "failed with exit code 1" in message
     assert str(log) in message
     assert "what went wrong" in message
     assert "line 49" in message
@@ -39,7 +43,7 @@ def test_a_failing_command_shows_the_end_of_its_log(tmp_path: Path) -> None:
     assert len(log.read_text().splitlines()) == 51
 
 
-def test_a_command_runs_beside_its_log_in_the_given_environment(tmp_path: Path) -> None:
+def test_a_command_runs_in_the_folder_of_its_log_with_the_given_environment(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "good.log"
     script = "import os; print(os.getcwd()); print(os.environ['nnUNet_raw'])"
     demo.run_logged([sys.executable, "-c", script], log, os.environ | {"nnUNet_raw": "here"})
@@ -47,27 +51,27 @@ def test_a_command_runs_beside_its_log_in_the_given_environment(tmp_path: Path) 
 
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nnUNetv2_nonsense: found no such command"):
+    with pytest.raises(InputError, match=r"the command nnUNetv2_nonsense is not installed in .*Install nnunet-semcl"):
         demo.run_logged(["nnUNetv2_nonsense"], tmp_path / "log", dict(os.environ))
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path: Path, no_commands: None) -> None:
+def test_a_folder_with_other_files_is_not_changed(tmp_path: Path, no_commands: None) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("mine")
-    with pytest.raises(InputError, match="files that no demo left"):
+    with pytest.raises(InputError, match=f"{tmp_path} contains files that are not from a previous demo.*with -o"):
         demo.run_demo(tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["precious.txt"]
-    with pytest.raises(InputError, match="found a file"):
+    with pytest.raises(InputError, match=r"precious\.txt is a file, not a folder.*with -o"):
         demo.run_demo(precious)
     assert precious.read_text() == "mine"
 
 
-def test_a_former_demo_is_removed_and_an_empty_folder_taken(
+def test_a_previous_demo_is_removed_and_an_empty_folder_is_used(
     tmp_path: Path, no_commands: None, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "empty").mkdir()
     for _ in range(2):
-        with pytest.raises(InputError, match="a command"):
+        with pytest.raises(InputError, match="stopped by the test"):
             demo.run_demo(tmp_path / "empty")
         left = {f.name for f in (tmp_path / "empty").iterdir()}
         assert left == {demo.MARKER, "nnUNet_raw"}
@@ -75,13 +79,13 @@ def test_a_former_demo_is_removed_and_an_empty_folder_taken(
     assert "[1/8] Drawing a phantom data set ..." in capsys.readouterr().out
 
 
-def test_failure_is_seen_on_the_step(tmp_path: Path, no_commands: None, capsys: pytest.CaptureFixture) -> None:
+def test_a_failed_step_is_reported(tmp_path: Path, no_commands: None, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(InputError):
         demo.run_demo(tmp_path / "demo")
     assert capsys.readouterr().out.splitlines()[-1] == "[2/8] Planning and preprocessing ... failed"
 
 
-def test_environment_keeps_what_the_user_set_for_speed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_keeps_only_the_users_variables_for_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_raw", "/elsewhere")
     monkeypatch.setenv("nnUNet_n_proc_DA", "7")
     monkeypatch.setenv("nnUNet_extTrainer", "/my/trainers")
@@ -112,7 +116,7 @@ def trainers(folders: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, nnUN
     }
 
 
-def test_both_trainers_take_the_same_number_of_steps(trainers: dict[str, nnUNetTrainer]) -> None:
+def test_both_trainers_have_the_same_number_of_steps(trainers: dict[str, nnUNetTrainer]) -> None:
     stock, semcl = trainers["nnUNetTrainerDemo"], trainers["SemCLTrainerDemo"]
     pretraining = semcl.num_pretraining_epochs * semcl.num_pretraining_iterations_per_epoch
     assert pretraining > 0
@@ -125,7 +129,7 @@ def test_both_trainers_take_the_same_number_of_steps(trainers: dict[str, nnUNetT
     assert "num_epochs" in differing
 
 
-def test_both_trainers_train_alike(trainers: dict[str, nnUNetTrainer]) -> None:
+def test_both_trainers_use_adamw_without_mirroring(trainers: dict[str, nnUNetTrainer]) -> None:
     for trainer in trainers.values():
         trainer.initialize()
         assert isinstance(trainer.optimizer, torch.optim.AdamW)

@@ -1,4 +1,6 @@
-"""The doctor, made ill by its surroundings: every fault comes with the line that mends it."""
+"""The doctor in broken environments: it reports every fault with its fix."""
+
+from __future__ import annotations
 
 import importlib.metadata
 import os
@@ -25,28 +27,28 @@ def faults(check: Iterator[doctor.Finding]) -> list[doctor.Finding]:
     return [finding for finding in check if finding.kind == "fault"]
 
 
-def test_nothing_to_mend(healthy: Path, capsys: pytest.CaptureFixture):
+def test_no_fault(healthy: Path, capsys: pytest.CaptureFixture) -> None:
     assert doctor.run_doctor() == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("ok     SemCLTrainer: found") for line in lines)
     assert any(line.startswith("ok     nnUNet_results=") for line in lines)
-    assert lines[-1] == "Nothing stands in the way of a training."
-    assert all(line.startswith(("ok ", "note ")) for line in lines[:-2])  # no chatter of nnU-Net's search
+    assert lines[-1] == "Ready to train."
+    assert all(line.startswith(("ok ", "note ")) for line in lines[:-2])  # no output of nnU-Net's search
 
 
-def test_one_line_mends_trainers_that_are_not_found(
+def test_one_line_fixes_trainers_that_are_not_found(
     healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+) -> None:
     monkeypatch.delenv("nnUNet_extTrainer")
     assert doctor.run_doctor() == 1
     report = capsys.readouterr().out
     assert "fault  nnUNet_extTrainer is not set: nnU-Net does not find " in report
-    assert 'mend it: export nnUNet_extTrainer="$(nnunet-semcl path)"\n\n1 fault\n' in report
+    assert 'fix it: export nnUNet_extTrainer="$(nnunet-semcl path)"\n\n1 fault\n' in report
     assert all(name in report for name in doctor.trainer_classes())
 
 
 def other_folder_first(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Puts a user's own trainer folder before the package's; of the latter, only SemCLTrainer is looked for."""
+    """Puts a user's own trainer folder before the package's folder, and limits the search to SemCLTrainer."""
     semcl_trainer = doctor.trainer_classes()["SemCLTrainer"]
     monkeypatch.setattr(doctor, "trainer_classes", lambda: {"SemCLTrainer": semcl_trainer})
     folder = folder / "my_trainers"
@@ -58,65 +60,65 @@ def other_folder_first(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str)
 BASE = "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
 
 
-def test_a_trainer_defined_in_the_folder_cannot_be_pickled(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_trainer_defined_in_the_folder_cannot_be_pickled(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_folder_first(healthy, monkeypatch, BASE + "class SemCLTrainer(nnUNetTrainer): pass\n")
     (fault,) = faults(doctor.check_trainers())
-    assert fault.text.startswith("SemCLTrainer: a new class in each search")
-    assert "only import it" in fault.mend
+    assert fault.text.startswith("SemCLTrainer: each search makes a new class")
+    assert "only import it" in fault.fix
 
 
-def test_a_folder_without_the_trainers_is_named(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_without_the_trainers_is_named(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_folder_first(healthy, monkeypatch, "")
     monkeypatch.setenv("nnUNet_extTrainer", str(healthy / "my_trainers"))
     (fault,) = faults(doctor.check_trainers())
     assert fault.text == f"nnUNet_extTrainer is {healthy / 'my_trainers'}: nnU-Net does not find SemCLTrainer"
 
 
-def test_another_trainer_of_the_same_name_comes_first(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_trainer_of_the_same_name_comes_first(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_folder_first(healthy, monkeypatch, BASE + "SemCLTrainer = nnUNetTrainer\n")
     (fault,) = faults(doctor.check_trainers())
-    assert "finds another trainer of that name, of nnunetv2.training.nnUNetTrainer" in fault.text
-    assert fault.mend.endswith('unset nnUNet_extTrainer; export nnUNet_extTrainer="$(nnunet-semcl path)"')
+    assert "finds another trainer with that name first, in nnunetv2.training.nnUNetTrainer" in fault.text
+    assert fault.fix.endswith('unset nnUNet_extTrainer; export nnUNet_extTrainer="$(nnunet-semcl path)"')
 
 
-def test_a_broken_file_in_a_users_folder_breaks_the_search(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_broken_file_in_a_users_folder_is_reported(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_folder_first(healthy, monkeypatch, "import no_such_library\n")
     (fault,) = faults(doctor.check_trainers())
-    assert "breaks off" in fault.text
+    assert "search fails in a folder of nnUNet_extTrainer" in fault.text
     assert "no_such_library" in fault.text
 
 
-def test_every_trainer_of_the_folder_is_looked_at():
+def test_every_trainer_of_the_folder_is_checked() -> None:
     names = doctor.trainer_classes()
     assert "SemCLTrainer" in names
     assert "nnUNetTrainer" not in names
     assert all(name == trainer.__name__ for name, trainer in names.items())
 
 
-def test_folders_unset_missing_or_of_no_use(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_folders_that_are_unset_missing_or_files(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_raw")
     monkeypatch.setenv("nnUNet_preprocessed", str(healthy / "none"))
     (healthy / "file").touch()
     monkeypatch.setenv("nnUNet_results", str(healthy / "file"))
     raw, preprocessed, results = faults(doctor.check_folders())
     assert raw == doctor.Finding("fault", "nnUNet_raw is not set", "export nnUNet_raw=/path/to/nnUNet_raw")
-    assert preprocessed.mend.startswith(f'mkdir -p "{healthy / "none"}"')
-    assert results.text.endswith("is no folder")
-    assert "set nnUNet_results to" in results.mend
+    assert preprocessed.fix.startswith(f'mkdir -p "{healthy / "none"}"')
+    assert results.text.endswith("is not a folder")
+    assert "set nnUNet_results to" in results.fix
 
 
-def test_folders_must_be_writable_but_the_raw_one_only_readable(healthy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_folders_must_be_writable_but_nnunet_raw_only_readable(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(**folder: str) -> None:
         raise PermissionError(13, "Permission denied", folder["dir"])
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", read_only)
     preprocessed, results = faults(doctor.check_folders())
     assert "Permission denied" in preprocessed.text
-    assert "Permission denied" in results.text
-    assert preprocessed.mend.startswith(f'chmod u+rwx "{healthy / "nnUNet_preprocessed"}"')
+    assert "cannot be written to: Permission denied" in results.text
+    assert preprocessed.fix.startswith(f'chmod u+rwx "{healthy / "nnUNet_preprocessed"}"')
 
 
-def test_looking_at_the_folders_leaves_nothing_behind(healthy: Path):
+def test_the_check_of_folders_leaves_no_file(healthy: Path) -> None:
     assert not faults(doctor.check_folders())
     assert not any(files for _, _, files in os.walk(healthy))
 
@@ -124,14 +126,14 @@ def test_looking_at_the_folders_leaves_nothing_behind(healthy: Path):
 @pytest.mark.parametrize(
     ("version", "kind"), [("2.8.1", "ok"), ("2.8.12", "ok"), ("2.6.2", "fault"), ("2.80.0", "fault")]
 )
-def test_version_of_nnunet(monkeypatch: pytest.MonkeyPatch, version: str, kind: str):
+def test_nnunet_version(monkeypatch: pytest.MonkeyPatch, version: str, kind: str) -> None:
     monkeypatch.setattr(importlib.metadata, "version", {"nnunetv2": version}.__getitem__)
     (finding,) = doctor.check_nnunet()
     assert (finding.kind, version in finding.text) == (kind, True)
-    assert finding.mend == ('pip install "nnunetv2>=2.8,<2.9"' if kind == "fault" else "")
+    assert finding.fix == ('pip install "nnunetv2>=2.8,<2.9"' if kind == "fault" else "")
 
 
-def test_nnunet_is_not_installed(monkeypatch: pytest.MonkeyPatch):
+def test_nnunet_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -140,7 +142,7 @@ def test_nnunet_is_not_installed(monkeypatch: pytest.MonkeyPatch):
     assert fault.text == "nnU-Net is not installed"
 
 
-def test_python_too_old(monkeypatch: pytest.MonkeyPatch):
+def test_python_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not faults(doctor.check_python())
     monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 18))
     (fault,) = faults(doctor.check_python())
@@ -151,7 +153,9 @@ def test_python_too_old(monkeypatch: pytest.MonkeyPatch):
     ("cuda", "mps", "kind", "device"),
     [(True, False, "ok", "-device cuda"), (False, True, "ok", "-device mps"), (False, False, "note", "-device cpu")],
 )
-def test_the_device_is_never_a_fault(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, kind: str, device: str):
+def test_the_device_is_never_a_fault(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, kind: str, device: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)

@@ -1,4 +1,4 @@
-"""Models that need no plugin, proved by their logits; and every way to be refused."""
+"""Exported models predict the same logits without the plugin, and invalid exports are rejected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,11 +17,19 @@ from nnunet_semcl.cli import main
 from nnunet_semcl.commands.export import KEYS, WITHOUT_PLUGIN, export_model
 from nnunet_semcl.errors import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import NNUNetFolders
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 FOLDER = "SemCLTrainerShort__nnUNetTinyPlans__2d"
 
 
-def save_model(make_trainer, folds: tuple[int | str, ...] = (0,), trainer: str = "SemCLTrainerShort") -> Path:
-    """What nnU-Net leaves of trained folds; untrained weights are as good for this."""
+def save_model(
+    make_trainer: Callable[..., nnUNetTrainer], folds: tuple[int | str, ...] = (0,), trainer: str = "SemCLTrainerShort"
+) -> Path:
+    """The files of trained folds as nnU-Net writes them; untrained weights are enough for these tests."""
     for fold in folds:
         made = make_trainer(trainer, fold=fold)
         made.initialize()
@@ -37,14 +46,16 @@ def export(output: Path, *further: str, trainer: str = "SemCLTrainerShort") -> i
     return main(["export", *options, *further])
 
 
-def set_sections(folders) -> None:
+def set_sections(folders: NNUNetFolders) -> None:
     file = folders.preprocessed / "nnUNetTinyPlans.json"
     plans = json.loads(file.read_text())
     plans["configurations"]["2d"] |= {"semcl": {"temperature": 0.2}, "ideal": {"temperature": 0.3}}
     file.write_text(json.dumps(plans))
 
 
-def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_trainer, capfd):
+def test_the_export_has_what_prediction_reads_and_nothing_of_the_plugin(
+    folders: NNUNetFolders, make_trainer: Callable[..., nnUNetTrainer], capfd: pytest.CaptureFixture[str]
+) -> None:
     set_sections(folders)
     model = save_model(make_trainer, folds=(0, "all"))
     shutil.copyfile(folders.preprocessed / "dataset_fingerprint.json", model / "dataset_fingerprint.json")
@@ -54,10 +65,10 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
     image = folders.raw / "imagesTs" / "phantom_test_000_0000.nii.gz"
     assert export(output, "-f", "0", "all", "-i", str(image)) == 0
 
-    told = capfd.readouterr().out.splitlines()
-    same = "logits (9 x 24 x 40 x 48) without the plugin are those with it, bit for bit"
-    assert [line for line in told if "logits" in line] == [f"fold_0: {same}", f"fold_all: {same}"]
-    assert told[-1].startswith(f"nnUNetv2_predict_from_modelfolder -m {output} -f 0 all -chk checkpoint_final.pth")
+    lines = capfd.readouterr().out.splitlines()
+    same = "logits (9 x 24 x 40 x 48) with and without the plugin are bit-identical"
+    assert [line for line in lines if "logits" in line] == [f"fold_0: {same}", f"fold_all: {same}"]
+    assert lines[-1].startswith(f"nnUNetv2_predict_from_modelfolder -m {output} -f 0 all -chk checkpoint_final.pth")
     files = {str(file.relative_to(output)) for file in output.rglob("*") if file.is_file()}
     checkpoints = {"fold_0/checkpoint_final.pth", "fold_all/checkpoint_final.pth"}
     assert files == {"plans.json", "dataset.json", "dataset_fingerprint.json"} | checkpoints
@@ -67,7 +78,7 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
         assert (output / name).read_bytes() == (model / name).read_bytes()
 
     for name in checkpoints:
-        written = torch.load(output / name, weights_only=True)  # no class of anybody's
+        written = torch.load(output / name, weights_only=True)  # contains no pickled class
         original = torch.load(model / name, weights_only=False)
         assert written.keys() == KEYS
         assert written["trainer_name"] == "nnUNetTrainer"
@@ -93,7 +104,7 @@ def test_nothing_of_ours_is_left_and_all_that_prediction_reads(folders, make_tra
 
 
 @pytest.mark.parametrize("line", ["import nnunet_semcl", "from nnunet_semcl.methods.semcl.trainer import SemCLTrainer"])
-def test_the_plugin_cannot_be_imported_where_the_proof_is_done(tmp_path, line):
+def test_the_plugin_cannot_be_imported_during_verification(tmp_path: Path, line: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(f"import sys\nprint(sys.argv[1:])\n{line}\n")
     result = subprocess.run([sys.executable, "-c", WITHOUT_PLUGIN, script, "a"], capture_output=True, text=True)
@@ -102,7 +113,13 @@ def test_the_plugin_cannot_be_imported_where_the_proof_is_done(tmp_path, line):
     assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")
 
 
-def test_another_network_under_the_same_keys_is_not_exported(folders, make_trainer, tmp_path, monkeypatch, capfd):
+def test_another_network_with_the_same_keys_is_not_exported(
+    folders: NNUNetFolders,
+    make_trainer: Callable[..., nnUNetTrainer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     trainers = tmp_path / "trainers"
     trainers.mkdir()
     (trainers / "own_trainers.py").write_text(OWN_TRAINERS)
@@ -110,8 +127,9 @@ def test_another_network_under_the_same_keys_is_not_exported(folders, make_train
     save_model(make_trainer, trainer="SemCLTrainerSine")
     output = tmp_path / "new" / "model"
     assert export(output, "-f", "0", trainer="SemCLTrainerSine") == 1
-    told = capfd.readouterr().err.splitlines()[-1]
-    assert "fold_0/checkpoint_final.pth: found other logits without the plugin, expected those with it" in told
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert "fold_0/checkpoint_final.pth: without the plugin, this model predicts different logits" in error
+    assert "Predict with its own trainer" in error
     assert not list(output.parent.iterdir())
 
 
@@ -140,33 +158,44 @@ class SemCLTrainerSine(SemCLTrainer):
 '''
 
 
-def refused(output: Path, message: str, folds: list[str] | None = None, image: list[Path] | None = None, **named: str):
-    values = {"d": "999", "c": "2d", "tr": "SemCLTrainerShort", "p": "nnUNetTinyPlans", "chk": "checkpoint_final.pth"}
-    values |= named
+def refused(
+    output: Path,
+    message: str,
+    folds: list[str] | None = None,
+    image: list[Path] | None = None,
+    d: str = "999",
+    c: str = "2d",
+    tr: str = "SemCLTrainerShort",
+    p: str = "nnUNetTinyPlans",
+) -> None:
     with pytest.raises(InputError, match=message):
-        export_model(
-            values["d"], values["c"], values["tr"], values["p"], folds or ["0"], values["chk"], output, image or []
-        )
+        export_model(d, c, tr, p, folds or ["0"], "checkpoint_final.pth", output, image or [])
 
 
-def test_models_that_are_not_there(folders, make_trainer, monkeypatch):
+def test_missing_models_folds_and_files_are_rejected(
+    folders: NNUNetFolders, make_trainer: Callable[..., nnUNetTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = folders.root / "new" / "model"
-    refused(output, "no data sets for '999', expected one of: none yet.*nnUNetv2_train")
+    refused(output, "no data set matches '999', available: none.*nnUNetv2_train")
     model = save_model(make_trainer, folds=(0, 1))
-    refused(output, "no data sets for '998', expected one of: Dataset999_Phantom", d="998")
-    for what, name in (("tr", "SemCLTrainerLong"), ("p", "nnUNetPlans"), ("c", "3d_fullres")):
-        refused(output, rf"{name}.*: found no such model, expected one of .*: {FOLDER}\.", **{what: name})
-    refused(output, r"fold_3: found no such folder, expected one in each of .* 0 3 \(there are: 0 1\)", ["0", "3"])
+    refused(output, "no data set matches '998', available: Dataset999_Phantom", d="998")
+    missing = rf".*: there is no such model \(trained models, .*: {FOLDER}\)\. Name"
+    refused(output, f"SemCLTrainerLong{missing}", tr="SemCLTrainerLong")
+    refused(output, f"nnUNetPlans{missing}", p="nnUNetPlans")
+    refused(output, f"3d_fullres{missing}", c="3d_fullres")
+    refused(output, r"fold_3 does not exist \(folds with checkpoint_final\.pth: 0 1\)\. Name", ["0", "3"])
     (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_latest.pth")
-    refused(output, r"fold_1: found no checkpoint_final\.pth, .*there are: 0\)\. .*--c goes on", ["0", "1"])
+    refused(output, r"fold_1 has no checkpoint_final\.pth \(folds with .*: 0\)\. .*--c continues it", ["0", "1"])
     (model / "plans.json").unlink()
-    refused(output, r"plans\.json: found no such file")
+    refused(output, r"plans\.json does not exist\. Restore the complete model folder")
     monkeypatch.delenv("nnUNet_results")
-    refused(output, "nnUNet_results: found nothing, .*export nnUNet_results=")
+    refused(output, "nnUNet_results is not set.*export nnUNet_results=")
     assert not output.parent.exists()
 
 
-def test_folds_that_do_not_belong_together(folders, make_trainer):
+def test_folds_of_different_trainings_are_rejected(
+    folders: NNUNetFolders, make_trainer: Callable[..., nnUNetTrainer]
+) -> None:
     model = save_model(make_trainer, folds=(0, 1))
     file = model / "fold_1" / "checkpoint_final.pth"
     output = folders.root / "new" / "model"
@@ -175,30 +204,48 @@ def test_folds_that_do_not_belong_together(folders, make_trainer):
     other = {**plans["configurations"]["2d"], "patch_size": [16, 16]}
     other_plans = {**plans, "configurations": {**plans["configurations"], "2d": other}}
     for key, value, message in (
-        ("trainer_name", "nnUNetTrainer", "trainer: found nnUNetTrainer, expected SemCLTrainerShort"),
-        ("inference_allowed_mirroring_axes", None, r"mirroring axes: found None, expected \(0, 1\)"),
-        ("init_args", {**content["init_args"], "plans": other_plans}, r"patch_size: found \[16, 16\], expected \["),
-        ("init_args", {**content["init_args"], "configuration": "3d_fullres"}, "configuration: found 3d_fullres"),
+        (
+            "trainer_name",
+            "nnUNetTrainer",
+            "trainer: nnUNetTrainer differs from SemCLTrainerShort, the value of the model",
+        ),
+        ("inference_allowed_mirroring_axes", None, r"mirroring axes: None differs from \(0, 1\)"),
+        (
+            "init_args",
+            {**content["init_args"], "plans": other_plans},
+            r"patch_size: \[16, 16\] differs from \[.*Train this fold again",
+        ),
+        (
+            "init_args",
+            {**content["init_args"], "configuration": "3d_fullres"},
+            "configuration: 3d_fullres differs from 2d",
+        ),
     ):
         torch.save({**content, key: value}, file)
         refused(output, rf"fold_1/checkpoint_final\.pth, {message}", ["0", "1"])
     file.write_bytes(file.read_bytes()[:1000])
-    refused(output, r"fold_1/checkpoint_final\.pth: found an unreadable file", ["0", "1"])
+    refused(output, r"fold_1/checkpoint_final\.pth is not a readable checkpoint", ["0", "1"])
     assert not list(output.parent.iterdir())
 
 
-def test_what_is_there_stays_and_images_have_to_fit(folders, make_trainer, tmp_path):
+def test_existing_output_and_wrong_images_are_rejected(
+    folders: NNUNetFolders, make_trainer: Callable[..., nnUNetTrainer], tmp_path: Path
+) -> None:
     save_model(make_trainer)
     output = tmp_path / "model"
     output.mkdir()
-    refused(output, "model: found a file or folder, expected a new one")
+    refused(output, "model exists already. Choose a new folder with -o")
     assert not list(output.iterdir())
     output.rmdir()
     image = folders.raw / "imagesTs" / "phantom_test_000_0000.nii.gz"
-    refused(output, "-i: found 2 files, expected 1, one for each channel", image=[image, image])
-    refused(output, "-i .*absent.nii.gz: found no such file", image=[tmp_path / "absent.nii.gz"])
-    refused(output, r"found another kind of file, expected an image in \.nii\.gz", image=[folders.raw / "dataset.json"])
+    refused(output, "-i: got 2 files, but the data set needs 1, one per channel. Give the files", image=[image, image])
+    refused(output, "-i: .*absent.nii.gz does not exist. Give the images", image=[tmp_path / "absent.nii.gz"])
+    refused(output, r"-i: .*dataset\.json is not a \.nii\.gz file", image=[folders.raw / "dataset.json"])
     broken = tmp_path / "broken_0000.nii.gz"
     broken.write_bytes(b"no image")
-    refused(output, "an image that nnU-Net with the plugin fails on", image=[broken])
+    refused(
+        output,
+        "nnU-Net with the plugin cannot predict with this model or this image .*Run nnUNetv2_predict",
+        image=[broken],
+    )
     assert not output.exists()

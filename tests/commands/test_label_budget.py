@@ -1,4 +1,6 @@
-"""Label budgets: which cases keep their labels, what nnU-Net makes of the folds, and every way to be refused."""
+"""Label budgets: which cases keep their labels, how nnU-Net reads the folds, and which input is rejected."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -24,7 +26,7 @@ PATIENT = r"patient\d+"
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A preprocessed data set as far as its files' names go: splits are made of nothing else."""
+    """A preprocessed data set of empty files: a split depends on the names of the files only."""
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     folder = tmp_path / NAME
     for data in ("nnUNetPlans_2d", "nnUNetPlans_3d_fullres"):
@@ -40,7 +42,7 @@ def preprocess(data: Path, cases: list[str]) -> None:
 
 
 def nnunets_split(folder: Path, fold: int) -> tuple[list[str], list[str]]:
-    """What nnU-Net's trainer trains and validates on; it also makes a splits_final.json that is not there."""
+    """The cases that nnU-Net's trainer trains and validates on. It also creates a missing splits_final.json."""
     trainer = SimpleNamespace(
         dataset_class=None,
         fold=fold,
@@ -69,7 +71,7 @@ def patient(case: str) -> str:
 # which cases keep their labels
 
 
-def test_makes_nnunets_own_split_first(dataset: Path):
+def test_nnunets_own_split_is_created_first(dataset: Path) -> None:
     add_label_budget("27", 4)
     made = read(dataset)
     os.remove(dataset / "splits_final.json")
@@ -78,7 +80,7 @@ def test_makes_nnunets_own_split_first(dataset: Path):
     assert len(made) == 10
 
 
-def test_appends_a_fold_with_few_labels_for_each_with_all(dataset: Path):
+def test_appends_a_fold_with_few_labels_for_each_full_fold(dataset: Path) -> None:
     assert add_label_budget("27", 4) == {0: 5, 1: 6, 2: 7, 3: 8, 4: 9}
     splits = read(dataset)
     for full, few in zip(splits[:5], splits[5:], strict=True):
@@ -89,7 +91,7 @@ def test_appends_a_fold_with_few_labels_for_each_with_all(dataset: Path):
     assert splits[7]["label_budget"] == {"fold": 2, "labelled": 4, "seed": 0, "group": None}
 
 
-def test_nnunet_trains_on_the_labelled_cases_alone(dataset: Path):
+def test_nnunet_trains_on_the_labelled_cases_only(dataset: Path) -> None:
     add_label_budget("27", 4)
     before = read(dataset)
     for number in (0, 5, 9):
@@ -101,7 +103,7 @@ CASE_NAMES = st.lists(st.from_regex(r"[a-z0-9]{1,6}", fullmatch=True), min_size=
 
 
 @given(CASE_NAMES, st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_a_smaller_choice_is_part_of_a_larger_one(cases: list[str], one: int, other: int, seed: int):
+def test_a_smaller_choice_is_part_of_a_larger_one(cases: list[str], one: int, other: int, seed: int) -> None:
     fold = {"train": cases, "val": ["v"]}
     less, more = (with_few_labels(0, fold, n, seed) for n in sorted((one, other)))
     assert {*less["train"]} <= {*more["train"]}
@@ -111,30 +113,30 @@ def test_a_smaller_choice_is_part_of_a_larger_one(cases: list[str], one: int, ot
     assert with_few_labels(0, {"train": cases[::-1], "val": ["v"]}, min(one, other), seed) == less
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_choice() -> None:
     fold = {"train": CASES, "val": []}
     choices = {tuple(with_few_labels(0, fold, 4, seed)["train"]) for seed in range(20)}
     assert len(choices) > 15
-    # every case has its turn
-    often = np.mean([CASES[0] in with_few_labels(0, fold, 12, seed)["train"] for seed in range(200)])
-    assert 0.35 < often < 0.65
+    # every case is chosen equally often
+    frequency = np.mean([CASES[0] in with_few_labels(0, fold, 12, seed)["train"] for seed in range(200)])
+    assert 0.35 < frequency < 0.65
 
 
 # groups
 
 
-def test_groups_stay_together_as_nnunet_would_split_them(dataset: Path):
+def test_groups_stay_together_and_are_split_as_nnunet_would(dataset: Path) -> None:
     assert add_label_budget("27", group=PATIENT) == {}
     splits = read(dataset)
-    for fold, of_patients in zip(splits, generate_crossval_split(PATIENTS, seed=12345), strict=True):
+    for fold, patients in zip(splits, generate_crossval_split(PATIENTS, seed=12345), strict=True):
         assert {*fold} == {"train", "val"}
         for side in ("train", "val"):
-            assert {patient(case) for case in fold[side]} == {*of_patients[side]}
-            assert len(fold[side]) == 2 * len(of_patients[side])
+            assert {patient(case) for case in fold[side]} == {*patients[side]}
+            assert len(fold[side]) == 2 * len(patients[side])
     assert sorted(case for fold in splits for case in fold["val"]) == CASES
 
 
-def test_labelled_counts_groups(dataset: Path):
+def test_the_number_of_labelled_counts_groups(dataset: Path) -> None:
     add_label_budget("27", 3, group=PATIENT)
     few = read(dataset)[5:]
     assert len(few) == 5
@@ -146,7 +148,7 @@ def test_labelled_counts_groups(dataset: Path):
 
 
 @given(CASE_NAMES.filter(lambda cases: len(cases) >= 5))
-def test_every_case_is_validated_once(cases: list[str]):
+def test_every_case_is_validated_once(cases: list[str]) -> None:
     splits = plain_split(cases)
     assert sorted(case for fold in splits for case in fold["val"]) == sorted(cases)
     assert all(sorted(fold["train"] + fold["val"]) == sorted(cases) for fold in splits)
@@ -155,7 +157,7 @@ def test_every_case_is_validated_once(cases: list[str]):
 # the file
 
 
-def test_the_same_call_again_appends_nothing(dataset: Path, capsys: pytest.CaptureFixture):
+def test_a_second_call_appends_nothing(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     numbers = add_label_budget("27", 4, seed=1, group=PATIENT)
     first = capsys.readouterr().out
     before = (dataset / "splits_final.json").read_bytes()
@@ -169,7 +171,7 @@ def test_the_same_call_again_appends_nothing(dataset: Path, capsys: pytest.Captu
     assert (dataset / "splits_final.json").read_bytes() == before
 
 
-def test_what_is_there_stays_as_it_is_where_it_is(dataset: Path):
+def test_existing_folds_are_neither_changed_nor_moved(dataset: Path) -> None:
     own = [
         {"train": CASES[4:], "val": CASES[:4], "note": "by hand"},
         {"train": CASES[:3], "val": CASES[3:6], "unlabelled": CASES[6:]},
@@ -188,7 +190,7 @@ def test_what_is_there_stays_as_it_is_where_it_is(dataset: Path):
     assert sorted(path.name for path in dataset.iterdir() if path.is_file()) == ["splits_final.json"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(dataset: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_the_old_file_intact(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = write(dataset, plain_split(CASES))
 
     def full(self: Path, text: str) -> int:
@@ -201,12 +203,12 @@ def test_a_write_that_fails_leaves_the_old_file_whole(dataset: Path, monkeypatch
     assert (dataset / "splits_final.json").read_bytes() == before
 
 
-def test_command(dataset: Path, capsys: pytest.CaptureFixture):
+def test_command(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["label-budget", "-d", "27", "--labelled", "3", "--seed", "7", "--group", PATIENT]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(str(dataset / "splits_final.json"))
-    assert lines[0].endswith(r"5 folds made, with the groups of 'patient\d+' kept together, 5 appended")
-    # 12 patients of 2 cases: 3 of them in the validation of fold 0
+    assert lines[0].endswith(r"5 folds created with the groups of 'patient\d+' kept together, 5 appended")
+    # 12 patients with 2 cases each, 3 of the patients in the validation of fold 0
     assert lines[1] == "fold 0 -> fold 5: 6 labelled, 12 unlabelled, 6 validation cases"
     assert lines[-1] == "Train with few labels: nnUNetv2_train 27 CONFIGURATION 5 -tr SemCLTrainer_fewLabels"
     assert len(lines) == 7
@@ -216,27 +218,27 @@ def test_command(dataset: Path, capsys: pytest.CaptureFixture):
     assert "nothing to do" in capsys.readouterr().err
 
 
-# what a user can get wrong
+# errors of a user
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "found neither --labelled nor --group"),
-        ({"labelled": 0}, "--labelled: found 0, expected 1 or more"),
+        ({}, "without --labelled and --group there is nothing to do. Give at least one"),
+        ({"labelled": 0}, "--labelled 0: at least one case has to keep its labels. Give 1 or more"),
         (
             {"labelled": 20},
-            "--labelled: found 20, expected at most the 19 training cases of .*splits_final.json, fold 0",
+            "--labelled 20: .*splits_final.json, fold 0 has only 19 training cases. Give 19 or fewer",
         ),
-        ({"labelled": 10, "group": PATIENT}, "--labelled: found 10, expected at most the 9 groups of training cases"),
-        ({"labelled": 1, "seed": -1}, "--seed: found -1"),
-        ({"group": "patient("}, r"--group: found 'patient\(' \(.*\), expected a regular expression"),
-        ({"group": "patient00"}, "--group: found 'patient00', which finds nothing in the case 'patient010_frame01'"),
-        ({"group": "x*"}, r"--group: found 'x\*', which finds nothing in the case 'patient001_frame01'"),
-        ({"group": "patient"}, "found 1 groups, expected at least 5"),
+        ({"labelled": 10, "group": PATIENT}, "--labelled 10: .*fold 0 has only 9 groups of training cases"),
+        ({"labelled": 1, "seed": -1}, "--seed -1: a seed cannot be negative. Give 0"),
+        ({"group": "patient("}, r"--group 'patient\(' is not a regular expression \(.*\)\. Fix the pattern"),
+        ({"group": "patient00"}, "--group 'patient00' matches nothing in the case name 'patient010_frame01'. Give"),
+        ({"group": "x*"}, r"--group 'x\*' matches nothing in the case name 'patient001_frame01'"),
+        ({"group": "patient"}, "the number of groups of preprocessed cases is 1, but nnU-Net's split needs at least 5"),
     ],
 )
-def test_refuses_impossible_arguments_and_writes_nothing(dataset: Path, arguments: dict, message: str):
+def test_invalid_arguments_are_rejected_and_nothing_is_written(dataset: Path, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         add_label_budget("27", **arguments)
     assert not list(dataset.glob("*.*"))
@@ -245,58 +247,63 @@ def test_refuses_impossible_arguments_and_writes_nothing(dataset: Path, argument
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": [], "val": []}, "splits_final.json: found a JSON dict, expected a list"),
-        ([{"train": CASES}], "splits_final.json, fold 0: found no list of case names as 'val'"),
-        ([{"train": CASES, "val": []}, CASES], "splits_final.json, fold 1: found a JSON list, expected an object"),
-        ([{"train": [1, 2], "val": []}], "fold 0: found no list of case names as 'train'"),
-        ([], "splits_final.json: found an empty list"),
-        ([{"train": CASES, "val": [], "unlabelled": []}], "found no fold with all its labels"),
+        ({"train": [], "val": []}, "splits_final.json contains an object, not a list of folds"),
+        ([{"train": CASES}], "splits_final.json, fold 0: 'val' must be a list of case names, but is missing"),
+        ([{"train": CASES, "val": []}, CASES], "splits_final.json, fold 1: a list is not an object with 'train'"),
+        ([{"train": [1, 2], "val": []}], r"fold 0: 'train' must be a list of case names, but is \[1, 2\]"),
+        ([], "splits_final.json contains an empty list, not a list of folds"),
+        (
+            [{"train": CASES, "val": [], "unlabelled": []}],
+            "splits_final.json: no fold has all its labels.*Add a fold without 'unlabelled'",
+        ),
         (
             [{"train": CASES, "val": ["heart"]}],
-            "fold 0: found the case 'heart', which is not in .*nnUNetPlans_.*Run: nn",
+            "fold 0: the case 'heart' is not preprocessed in .*nnUNetPlans_.* run: nn",
         ),
     ],
 )
-def test_refuses_a_file_that_is_no_split(dataset: Path, splits: object, message: str):
+def test_an_invalid_split_is_rejected(dataset: Path, splits: object, message: str) -> None:
     before = write(dataset, splits)
     with pytest.raises(InputError, match=message):
         add_label_budget("27", 1)
     assert (dataset / "splits_final.json").read_bytes() == before
 
 
-def test_refuses_a_split_that_tears_a_patient_apart(dataset: Path):
+def test_a_split_that_separates_cases_of_a_patient_is_rejected(dataset: Path) -> None:
     own = [{"train": CASES[4:], "val": CASES[:4]}, {"train": CASES[:-5], "val": CASES[-5:]}]
     before = write(dataset, own)
     with pytest.raises(
-        InputError, match=r"fold 1: found the group 'patient010' in 'train' and in 'val'.*Move splits_f"
+        InputError, match=r"fold 1: cases of the group 'patient010' are in both 'train' and 'val'.*Move splits_f"
     ):
         add_label_budget("27", 1, group=PATIENT)
     assert (dataset / "splits_final.json").read_bytes() == before
-    assert add_label_budget("27", 1) == {0: 2, 1: 3}  # without the pattern it is any split
+    assert add_label_budget("27", 1) == {0: 2, 1: 3}  # without the pattern the split is valid
 
 
-def test_refuses_a_budget_whose_fold_was_changed_since(dataset: Path):
+def test_a_budget_whose_fold_has_changed_is_rejected(dataset: Path) -> None:
     add_label_budget("27", 4)
     splits = read(dataset)
     splits[1]["train"].remove(splits[6]["train"][0])
     before = write(dataset, splits)
-    with pytest.raises(InputError, match=r"fold 6: found .* with other cases than fold 1 now gives"):
+    with pytest.raises(InputError, match=r"fold 6: fold 1 has changed since .*'labelled': 4.*Give another --seed"):
         add_label_budget("27", 4)
     assert (dataset / "splits_final.json").read_bytes() == before
 
 
-def test_refuses_cases_that_are_not_preprocessed(dataset: Path):
+def test_cases_that_are_not_preprocessed_are_rejected(dataset: Path) -> None:
     os.remove(dataset / "nnUNetPlans_3d_fullres" / f"{CASES[3]}.pkl")  # as an interrupted run leaves it
-    with pytest.raises(InputError, match=f"found the case '{CASES[3]}', which is not in .*nnUNetPlans_3d_fullres"):
+    with pytest.raises(InputError, match=f"the case '{CASES[3]}' is not preprocessed in .*nnUNetPlans_3d_fullres"):
         add_label_budget("27", 1)
     for file in dataset.glob("*/*"):
         file.unlink()
-    with pytest.raises(InputError, match=f"{NAME}: found no preprocessed cases, .* Run: nnUNetv2_preprocess -d 27"):
+    with pytest.raises(
+        InputError, match=f"{NAME}: no configuration has preprocessed cases. Run: nnUNetv2_preprocess -d 27"
+    ):
         add_label_budget("27", 1)
     assert not (dataset / "splits_final.json").exists()
 
 
-def test_unlabelled_cases_of_a_folder_of_their_own_are_in_no_fold(dataset: Path):
+def test_cases_of_the_unlabelled_folder_are_in_no_fold(dataset: Path) -> None:
     preprocess(dataset / "nnUNetPlans_2d_unlabelled", ["patient900_frame01"])
     add_label_budget("27", 4)
     assert read(dataset)[:5] == plain_split(CASES)

@@ -1,3 +1,7 @@
+"""The phantom: its files, its anatomy, its seeds, and the requests that it rejects."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +28,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_phantom(tmp_path_factory.mktemp("raw"), 42, cases=3, test_cases=2, seed=5, shape=SMALL)
 
 
-def test_nnunet_finds_nothing_to_complain_about(dataset: Path) -> None:
+def test_nnunet_accepts_the_data_set(dataset: Path) -> None:
     verify_dataset_integrity(str(dataset), num_processes=1)
 
 
-def test_layout(dataset: Path) -> None:
+def test_files_and_dataset_json(dataset: Path) -> None:
     assert dataset.name == "Dataset042_Phantom"
     assert sorted(volumes(dataset)) == [
         *(f"imagesTr/phantom_{n:03d}_0000.nii.gz" for n in range(3)),
@@ -53,7 +57,7 @@ def test_geometry(dataset: Path, file: str) -> None:
     assert np.allclose(middle, 0, atol=1e-4)  # mm; NIfTI holds the origin in single precision
 
 
-def test_the_same_seed_gives_the_same_volumes_and_another_seed_others(dataset: Path, tmp_path: Path) -> None:
+def test_the_seed_determines_the_volumes(dataset: Path, tmp_path: Path) -> None:
     first = volumes(dataset)
     again = volumes(write_phantom(tmp_path / "again", 42, cases=3, test_cases=2, seed=5, shape=SMALL))
     other = volumes(write_phantom(tmp_path / "other", 42, cases=3, test_cases=2, seed=6, shape=SMALL))
@@ -85,7 +89,7 @@ def test_every_case_shows_every_organ_within_the_body(seed: int, shape: tuple[in
     assert image[0, 0, 0] < -900, "air in the corner"
 
 
-def test_organs_have_their_hu_and_their_noise() -> None:
+def test_organs_have_the_given_hu_and_noise() -> None:
     image, label = draw_case(np.random.default_rng(0), SHAPE)
     for name, organ in ORGANS.items():
         assert np.median(image[label == LABELS[name]]) == pytest.approx(organ.hu, abs=0.15 * abs(organ.hu) + 12), name
@@ -93,7 +97,7 @@ def test_organs_have_their_hu_and_their_noise() -> None:
 
 
 def test_left_and_right_are_the_patients() -> None:
-    """x grows to the left, y to the back: the liver lies on the right, the kidneys behind, one on either side."""
+    """x points to the left, y to the back: the liver is on the right, and the kidneys are at the back on both sides."""
     _, label = draw_case(np.random.default_rng(1), SHAPE)
     middle = {name: np.argwhere(label == value).mean(axis=0) for name, value in LABELS.items()}
     centre = (np.array(SHAPE) - 1) / 2
@@ -111,18 +115,18 @@ def test_both_kidneys_look_the_same() -> None:
     assert abs(np.mean(left) - np.mean(right)) < 10
 
 
-def test_writes_over_a_former_phantom(tmp_path: Path) -> None:
+def test_replaces_a_previous_phantom(tmp_path: Path) -> None:
     write_phantom(tmp_path, cases=2, test_cases=0, shape=SMALL)
     folder = write_phantom(tmp_path, cases=1, test_cases=0, shape=SMALL)
     assert len(volumes(folder)) == 2
 
 
 @pytest.mark.parametrize("name", ["Dataset999_Phantom", "Dataset999_Hippocampus"])
-def test_leaves_another_data_set_of_the_id_alone(tmp_path: Path, name: str) -> None:
+def test_another_data_set_with_the_id_is_not_changed(tmp_path: Path, name: str) -> None:
     precious = tmp_path / name / "dataset.json"
     precious.parent.mkdir()
     precious.write_text('{"labels": {}}')
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=f"{name}: the id 999 belongs to a data set that is not a phantom"):
         write_phantom(tmp_path, 999, cases=1, test_cases=0, shape=SMALL)
     assert precious.read_text() == '{"labels": {}}'
 
@@ -138,7 +142,7 @@ def test_leaves_another_data_set_of_the_id_alone(tmp_path: Path, name: str) -> N
         {"shape": (40, 64)},
     ],
 )
-def test_refuses_impossible_requests(tmp_path: Path, arguments: dict) -> None:
-    with pytest.raises(InputError, match="phantom"):
+def test_invalid_requests_are_rejected(tmp_path: Path, arguments: dict) -> None:
+    with pytest.raises(InputError, match=r"the phantom data set cannot have .*(Choose|Ask for)"):
         write_phantom(tmp_path / "raw", **arguments)
     assert not (tmp_path / "raw").exists()

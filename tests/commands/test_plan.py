@@ -1,4 +1,6 @@
-"""Smaller plans: the patch rule, networks that nnU-Net really builds from them, and every way to be refused."""
+"""Plans made smaller by a preset: patch sizes, networks that nnU-Net builds from them, and rejected input."""
+
+from __future__ import annotations
 
 import json
 import math
@@ -16,13 +18,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_semcl.commands.plan import load_preset, smaller_patch, write_preset_plans
 from nnunet_semcl.errors import InputError
 
-TINY = load_preset("tiny")
-TINY_KEYS = {key: value for key, value in vars(TINY).items() if key != "sections"}  # as in the file
+TINY = load_preset("tiny").as_file()
 NAME = "Dataset004_Hippocampus"
 
 
 def planned(patch: list[int], batch_size: int, residual: bool = False, spacing: list[float] | None = None) -> dict:
-    """A configuration as nnU-Net plans it, with nnU-Net's own topology for the patch."""
+    """A configuration as nnU-Net plans it, with the topology that nnU-Net computes for the patch."""
     dims = len(patch)
     _, strides, kernels, patch, _ = get_pool_and_conv_props(spacing or [1.0] * dims, patch, 4, 999999)
     n_stages = len(strides)
@@ -94,7 +95,7 @@ def configurations(plans: Path) -> dict[str, dict]:
     return json.loads(plans.read_text())["configurations"]
 
 
-# the rule for the patch
+# patch size
 
 
 @st.composite
@@ -108,7 +109,7 @@ def patches(draw: st.DrawFn) -> tuple[list[int], list[list[int]], int]:
 
 
 @given(patches())
-def test_patch_is_divisible_never_grows_and_stays_within_its_bound(case):
+def test_patch_is_divisible_never_grows_and_respects_its_bound(case: tuple[list[int], list[list[int]], int]) -> None:
     patch, strides, max_size = case
     smaller = smaller_patch(patch, strides, max_size)
     for axis, (old, new) in enumerate(zip(patch, smaller, strict=True)):
@@ -117,11 +118,11 @@ def test_patch_is_divisible_never_grows_and_stays_within_its_bound(case):
         assert 0 < new <= old
         assert new <= max(max_size, 2 * total)
         assert new // total >= min(2, old // total)  # the bottleneck keeps more than one voxel
-        assert old <= max_size or new + total > min(old, max(max_size, 2 * total))  # no smaller than it has to be
+        assert old <= max_size or new + total > min(old, max(max_size, 2 * total))  # no smaller than necessary
 
 
 @given(patches())
-def test_patch_rule_applied_twice_changes_nothing_more(case):
+def test_reducing_the_patch_twice_gives_the_same_patch(case: tuple[list[int], list[list[int]], int]) -> None:
     patch, strides, max_size = case
     once = smaller_patch(patch, strides, max_size)
     assert smaller_patch(once, strides, max_size) == once
@@ -130,7 +131,7 @@ def test_patch_rule_applied_twice_changes_nothing_more(case):
 # the plans that are written
 
 
-def test_keeps_what_a_preset_does_not_name(dataset: Path):
+def test_what_a_preset_does_not_set_is_unchanged(dataset: Path) -> None:
     source = dataset / "nnUNetPlans.json"
     before = json.loads(source.read_text())
     after = json.loads(write_preset_plans("4", "tiny").read_text())
@@ -150,19 +151,19 @@ def test_keeps_what_a_preset_does_not_name(dataset: Path):
     assert after["configurations"]["3d_cascade_fullres"] == before["configurations"]["3d_cascade_fullres"]
 
 
-def test_applies_the_bounds(dataset: Path):
+def test_bounds_are_applied(dataset: Path) -> None:
     after = configurations(write_preset_plans(NAME, "tiny"))
     assert after["2d"]["batch_size"] == 12
     assert after["2d"]["patch_size"] == [128, 128]
     assert after["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] == [8, 16, 32, 64, 64, 64, 64]
     assert after["3d_fullres"]["batch_size"] == 2
     depth, *plane = after["3d_fullres"]["patch_size"]
-    assert depth == 28  # within the bound already
-    assert plane == [64, 64]  # twice the total stride of 32, where 48 would leave less
+    assert depth == 28  # already within the bound
+    assert plane == [64, 64]  # twice the total stride of 32; the bound of 48 would leave less
 
 
 @pytest.mark.parametrize("residual", [False, True], ids=["PlainConvUNet", "ResidualEncoderUNet"])
-def test_nnunet_builds_the_network_and_a_step_reaches_every_weight(dataset: Path, residual: bool):
+def test_nnunet_builds_the_network_and_every_weight_has_a_gradient(dataset: Path, residual: bool) -> None:
     plans = json.loads((dataset / "nnUNetPlans.json").read_text())
     plans["configurations"] = {
         "2d": planned([160, 128], 30, residual),
@@ -187,7 +188,7 @@ def test_nnunet_builds_the_network_and_a_step_reaches_every_weight(dataset: Path
         assert sum(weight.numel() for weight in network.parameters()) < 2e6
 
 
-def test_an_heir_is_bounded_in_what_it_overrides_and_else_left_alone(dataset: Path):
+def test_a_configuration_that_inherits_is_bounded_only_in_what_it_overrides(dataset: Path) -> None:
     plans = json.loads((dataset / "nnUNetPlans.json").read_text())
     plans["configurations"] |= {
         "2d_bs100": {"inherits_from": "2d", "batch_size": 100},
@@ -209,46 +210,48 @@ def test_an_heir_is_bounded_in_what_it_overrides_and_else_left_alone(dataset: Pa
     assert after["2d_shallow"]["patch_size"] == [128, 64]
     assert after["2d_shallow"]["architecture"]["arch_kwargs"]["features_per_stage"][0] == 8
     assert "batch_size" not in after["2d_shallow"]
-    # the parent's 48 voxels do not divide by the heir's total stride of 32
+    # the parent's 48 voxels are no multiple of 3d_deep's total stride of 32
     assert after["3d_fullres"]["patch_size"] == [48, 48, 48]
     assert after["3d_deep"]["patch_size"] == [64, 64, 64]
 
 
-def test_prints_what_changed(dataset: Path, capsys: pytest.CaptureFixture):
+def test_changes_are_printed(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     write_preset_plans("4", "tiny")
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert f"{NAME}: nnUNetPlans -> nnUNetTinyPlans" in lines
     assert "batch_size: 30 -> 12" in lines
     assert "patch_size: [320, 320] -> [128, 128]" in lines
-    assert "3d_cascade_fullres: as 3d_fullres" in lines
+    assert "3d_cascade_fullres: same as 3d_fullres" in lines
     assert "Train with them: nnUNetv2_train 4 CONFIGURATION FOLD -p nnUNetTinyPlans" in lines
 
 
-# what is overwritten, and what never is
+# which files are overwritten
 
 
-def test_replaces_its_own_plans(dataset: Path, tmp_path: Path):
+def test_plans_of_this_command_are_replaced(dataset: Path, tmp_path: Path) -> None:
     made_by = json.loads(write_preset_plans("4", "tiny").read_text())["nnunet_semcl_plan"]
-    assert made_by == {"source_plans_name": "nnUNetPlans", "preset": vars(TINY)}
+    assert made_by == {"source_plans_name": "nnUNetPlans", "preset": TINY}
     write(tmp_path / "mine.json", made_by["preset"] | {"max_batch_size_2d": 5})
     assert configurations(write_preset_plans("4", str(tmp_path / "mine.json")))["2d"]["batch_size"] == 5
     assert sorted(os.listdir(dataset)) == ["dataset.json", "nnUNetPlans.json", "nnUNetTinyPlans.json"]
 
 
 @pytest.mark.parametrize("plans_name", ["nnUNetPlans", "nnUNetResEncUNetMPlans", "dataset"])
-def test_leaves_other_files_alone(dataset: Path, tmp_path: Path, plans_name: str):
+def test_other_files_are_not_overwritten(dataset: Path, tmp_path: Path, plans_name: str) -> None:
     (dataset / "nnUNetResEncUNetMPlans.json").write_bytes((dataset / "nnUNetPlans.json").read_bytes())
     before = (dataset / f"{plans_name}.json").read_bytes()
-    write(tmp_path / "mine.json", TINY_KEYS | {"plans_name": plans_name})
-    with pytest.raises(InputError, match=f"{plans_name}.json: found .* another plans_name"):
+    write(tmp_path / "mine.json", TINY | {"plans_name": plans_name})
+    with pytest.raises(InputError, match=f"{plans_name}.json (is|was) .* cannot be replaced. Set another plans_name"):
         write_preset_plans("4", str(tmp_path / "mine.json"))
     assert (dataset / f"{plans_name}.json").read_bytes() == before
 
 
-def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_the_old_plans_intact(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = write_preset_plans("4", "tiny")
     before = target.read_bytes()
-    write(tmp_path / "mine.json", TINY_KEYS | {"max_batch_size_2d": 5})
+    write(tmp_path / "mine.json", TINY | {"max_batch_size_2d": 5})
 
     def full(self: Path, text: str) -> int:
         self.write_bytes(text[:100].encode())
@@ -260,7 +263,7 @@ def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: 
     assert target.read_bytes() == before
 
 
-# what a user can get wrong
+# errors of a user
 
 
 @pytest.mark.parametrize(
@@ -268,24 +271,27 @@ def test_a_write_that_fails_leaves_the_old_plans_whole(dataset: Path, tmp_path: 
     [
         (
             {"max_patch_size": 64},
-            r"mine.json: found unknown key 'max_patch_size', expected these keys: plans_name, base",
+            r"mine.json: unknown key 'max_patch_size'. Use only these keys: plans_name, base",
         ),
-        ({"plans_name": 7}, r"mine.json, plans_name: found 7, expected str"),
-        ({"max_batch_size_2d": 2.5}, r"mine.json, max_batch_size_2d: found 2.5, expected int"),
-        ({"max_batch_size_2d": True}, r"mine.json, max_batch_size_2d: found True, expected int"),
-        ({"max_patch_size_3d": 0}, r"mine.json, max_patch_size_3d: found 0, expected at least 1"),
-        ({"max_num_features": 4}, r"mine.json, max_num_features: found 4, expected at least base_num_features \(8\)"),
-        ({"plans_name": "my__plans"}, r"mine.json, plans_name: found 'my__plans'"),
-        ({"plans_name": "../Plans"}, r"mine.json, plans_name: found '../Plans'"),
+        ({"plans_name": 7}, r"mine.json, plans_name: 7 is not a text. Correct"),
+        ({"max_batch_size_2d": 2.5}, r"mine.json, max_batch_size_2d: 2.5 is not a whole number. Correct"),
+        ({"max_batch_size_2d": True}, r"mine.json, max_batch_size_2d: True is not a whole number"),
+        ({"max_patch_size_3d": 0}, r"mine.json, max_patch_size_3d: 0 is less than 1. Use at least 1"),
+        (
+            {"max_num_features": 4},
+            r"mine.json, max_num_features: 4 is less than base_num_features \(8\). Use at least 8",
+        ),
+        ({"plans_name": "my__plans"}, r"mine.json, plans_name: 'my__plans' is not a valid name.*single underscores"),
+        ({"plans_name": "../Plans"}, r"mine.json, plans_name: '../Plans' is not a valid name"),
     ],
 )
-def test_refuses_an_impossible_preset(tmp_path: Path, change: dict, message: str):
-    write(tmp_path / "mine.json", TINY_KEYS | change)
+def test_an_invalid_preset_is_rejected(tmp_path: Path, change: dict, message: str) -> None:
+    write(tmp_path / "mine.json", TINY | change)
     with pytest.raises(InputError, match=message):
         load_preset(str(tmp_path / "mine.json"))
 
 
-def test_settings_of_pretraining_are_written_into_every_configuration(dataset: Path, tmp_path: Path):
+def test_settings_for_pretraining_are_written_to_every_configuration(dataset: Path, tmp_path: Path) -> None:
     write(tmp_path / "mine.json", {"plans_name": "Mine", "semcl": {"temperature": 0.2}})
     before = json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]
     after = configurations(write_preset_plans("4", str(tmp_path / "mine.json")))
@@ -297,30 +303,30 @@ def test_settings_of_pretraining_are_written_into_every_configuration(dataset: P
         write_preset_plans("4", str(tmp_path / "mine.json"))
 
 
-def test_the_papers_settings_are_a_preset(dataset: Path):
+def test_a_preset_has_the_settings_of_the_paper(dataset: Path) -> None:
     section = configurations(write_preset_plans("4", "paper"))["2d"]["semcl"]
     assert section["objective"] == "object"
     assert not section["segmentation"]
     assert not section["copy_paste"]
 
 
-def test_refuses_a_preset_that_is_broken_or_missing(tmp_path: Path):
+def test_a_broken_or_missing_preset_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
-    for nameless in ({"max_batch_size_2d": 2}, []):
-        write(file, nameless)
-        with pytest.raises(InputError, match="no 'plans_name', expected some of these keys"):
+    for without_name in ('{"max_batch_size_2d": 2}', "[]"):
+        file.write_text(without_name)
+        with pytest.raises(InputError, match=r"mine\.json: there is no 'plans_name'\. Set it. All keys: plans_name"):
             load_preset(str(file))
     file.write_text("{")
     with pytest.raises(InputError, match="broken JSON"):
         load_preset(str(file))
-    with pytest.raises(InputError, match=r"'huge', which does not exist, expected one of: .*tiny"):
+    with pytest.raises(InputError, match=r"--preset huge does not exist \(presets: .*tiny\)\. Name one"):
         load_preset("huge")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"none\.json does not exist .*path of your own"):
         load_preset(str(tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize("value", [None, "", "/no/such/folder"])
-def test_refuses_without_the_preprocessed_folder(monkeypatch: pytest.MonkeyPatch, value: str | None):
+def test_an_unset_preprocessed_folder_is_rejected(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     if value is not None:
         monkeypatch.setenv("nnUNet_preprocessed", value)
@@ -328,20 +334,20 @@ def test_refuses_without_the_preprocessed_folder(monkeypatch: pytest.MonkeyPatch
         write_preset_plans("4", "tiny")
 
 
-def test_refuses_an_unknown_or_ambiguous_dataset(dataset: Path):
+def test_an_unknown_or_ambiguous_data_set_is_rejected(dataset: Path) -> None:
     for unknown in ("5", "Dataset005_None", "hippocampus"):
-        with pytest.raises(InputError, match=f"no data sets for '{unknown}', expected one of: {NAME}"):
+        with pytest.raises(InputError, match=f"no data set matches '{unknown}', available: {NAME}"):
             write_preset_plans(unknown, "tiny")
     (dataset.parent / "Dataset004_Heart").mkdir()
-    with pytest.raises(InputError, match="2 data sets for '4', expected one of: Dataset004_Heart, Dataset004_Hippo"):
+    with pytest.raises(InputError, match="2 data sets match '4': Dataset004_Heart, Dataset004_Hippo"):
         write_preset_plans("4", "tiny")
     assert write_preset_plans(NAME, "tiny").is_file()
 
 
-def test_refuses_plans_that_are_missing_old_or_not_plans(dataset: Path):
-    with pytest.raises(InputError, match=r"no such plans, expected one of: nnUNetPlans\. .*_and_preprocess -d 4"):
+def test_missing_old_or_invalid_plans_are_rejected(dataset: Path) -> None:
+    with pytest.raises(InputError, match=r"MPlans\.json does not exist, available plans: nnUNetPlans\. .*-d 4"):
         write_preset_plans("4", "tiny", "nnUNetResEncUNetMPlans")
-    with pytest.raises(InputError, match="no configurations"):
+    with pytest.raises(InputError, match=r"dataset\.json has no object 'configurations'.*Create"):
         write_preset_plans("4", "tiny", "dataset")
     plans = json.loads((dataset / "nnUNetPlans.json").read_text())
     plans["configurations"]["3d_cascade_fullres"]["inherits_from"] = "3d_halfres"
@@ -350,14 +356,16 @@ def test_refuses_plans_that_are_missing_old_or_not_plans(dataset: Path):
         write_preset_plans("4", "tiny")
     plans["configurations"] = {"2d": {"patch_size": [64, 64], "UNet_class_name": "PlainConvUNet"}}
     write(dataset / "nnUNetPlans.json", plans)
-    with pytest.raises(InputError, match=r"configuration 2d: found no 'architecture', .*make them again"):
+    with pytest.raises(InputError, match=r"configuration 2d has no 'architecture'.*Create the plans again"):
         write_preset_plans("4", "tiny")
     assert sorted(os.listdir(dataset)) == ["dataset.json", "nnUNetPlans.json"]
 
 
-def test_refuses_a_network_that_is_not_nnunets_own(dataset: Path):
+def test_a_network_that_is_not_nnunets_is_rejected(dataset: Path) -> None:
     plans = json.loads((dataset / "nnUNetPlans.json").read_text())
     plans["configurations"]["2d"]["architecture"]["network_class_name"] = "my.networks.UTransformer"
     write(dataset / "nnUNetPlans.json", plans)
-    with pytest.raises(InputError, match="configuration 2d: found the network UTransformer"):
+    with pytest.raises(
+        InputError, match=r"configuration 2d: a preset cannot be applied to the network UTransformer.*PlainConvUNet"
+    ):
         write_preset_plans("4", "tiny")

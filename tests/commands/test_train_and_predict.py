@@ -1,20 +1,27 @@
-"""nnU-Net's own commands with our trainers, from training to prediction, killed and continued."""
+"""nnU-Net's own commands with this package's trainers: training, prediction, and a training killed and continued."""
 
 from __future__ import annotations
 
 import json
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 import torch
 
 from nnunet_semcl.commands.path import trainer_path
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import NNUNetFolders
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 ID = 999
 
 
-def test_train_predict_and_hand_over_to_stock_nnunet(folders):
+def test_train_predict_and_continue_with_stock_nnunet(folders: NNUNetFolders) -> None:
     trained = folders.run(f"nnUNetv2_train {ID} 2d 0 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu")
     assert trained.returncode == 0, trained.stdout
     fold = folders.fold("SemCLTrainerShort", "2d")
@@ -42,13 +49,13 @@ def test_train_predict_and_hand_over_to_stock_nnunet(folders):
     truth = sitk.ReadImage(str(folders.raw / "labelsTs" / "phantom_test_000.nii.gz"))
     assert image.GetSize() == truth.GetSize()
 
-    # exported, and without any trainers of ours
+    # exported, and predicted without the package's trainers
     model, stock_output = folders.root / "model", folders.root / "predicted_by_stock"
     exported = folders.run(
         f"nnunet-semcl export -d {ID} -c 2d -tr SemCLTrainerShort -p nnUNetTinyPlans -f 0 -o {model}"
     )
     assert exported.returncode == 0, exported.stdout
-    assert "without the plugin are those with it, bit for bit" in exported.stdout
+    assert "with and without the plugin are bit-identical" in exported.stdout
     del folders.environment["nnUNet_extTrainer"]
     predicted = folders.run(
         f"nnUNetv2_predict_from_modelfolder -m {model} -f 0 -device cpu -i {folders.raw / 'imagesTs'} "
@@ -59,46 +66,51 @@ def test_train_predict_and_hand_over_to_stock_nnunet(folders):
     assert (stock_output / name).read_bytes() == (output / name).read_bytes()
 
 
-def test_3d_through_nnunet_semcl(folders):
-    folders.environment["nnUNet_n_proc_DA"] = "1"  # with workers, as users have them
+def test_3d_through_nnunet_semcl(folders: NNUNetFolders) -> None:
+    folders.environment["nnUNet_n_proc_DA"] = "1"  # with a worker process, as in normal use
     result = folders.run(f"nnunet-semcl train {ID} 3d_fullres 1 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu")
     assert result.returncode == 0, result.stdout
     assert "Mean Validation Dice" in result.stdout
 
 
-def test_killed_in_pretraining_and_continued(folders, make_trainer):
+def test_killed_in_pretraining_and_continued(
+    folders: NNUNetFolders, make_trainer: Callable[..., nnUNetTrainer]
+) -> None:
     command = f"nnUNetv2_train {ID} 2d 0 -tr SemCLTrainerManyEpochs -p nnUNetTinyPlans -device cpu"
     fold = folders.fold("SemCLTrainerManyEpochs", "2d")
     process = folders.start(command)
     log = fold / "pretraining_log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.is_file() and len(log.read_text().splitlines()) >= 4):
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process.communicate()
     done = torch.load(fold / "checkpoint_pretraining.pth", weights_only=True)["records"][-1]["epoch"]
     assert 3 <= done < 8
 
     continued = folders.run(command + " --c")
     assert continued.returncode == 0, continued.stdout
-    assert f"Pretraining goes on after epoch {done}" in continued.stdout
+    assert f"Pretraining continues after epoch {done}" in continued.stdout
     assert f"Pretraining epoch {done} of" not in continued.stdout
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == list(range(9))
     assert (fold / "checkpoint_final.pth").is_file()
     interrupted = torch.load(fold / "checkpoint_pretrained.pth", weights_only=True)["network_weights"]
 
-    whole = make_trainer("SemCLTrainerManyEpochs")  # from the start, without --c
-    whole.initialize()
-    whole.pretrain()
-    now = whole.network.state_dict()
-    differing = {k: (now[k] - v).abs().max().item() for k, v in interrupted.items() if not torch.equal(now[k], v)}
+    uninterrupted = make_trainer("SemCLTrainerManyEpochs")
+    uninterrupted.initialize()
+    uninterrupted.pretrain()
+    expected = uninterrupted.network.state_dict()
+    differing = {
+        key: (expected[key] - value).abs().max().item()
+        for key, value in interrupted.items()
+        if not torch.equal(expected[key], value)
+    }
     assert not differing
 
 
-def test_the_installed_trainers_are_found_by_nnunet(folders):
+def test_the_installed_trainers_are_found_by_nnunet(folders: NNUNetFolders) -> None:
     folders.environment["nnUNet_extTrainer"] = trainer_path(None)
     result = folders.run("nnunet-semcl doctor")
     assert result.returncode == 0, result.stdout
@@ -106,13 +118,17 @@ def test_the_installed_trainers_are_found_by_nnunet(folders):
         assert f"{name}: found, picklable, the same class each time" in result.stdout
 
 
-def test_bad_input_ends_in_one_clear_line(folders):
+def test_invalid_input_gives_one_clear_line(folders: NNUNetFolders) -> None:
     for command, message in (
-        ("nnunet-semcl train 998 2d 0 -tr SemCLTrainer -device cpu", "no data sets for '998'"),
-        (f"nnunet-semcl train {ID} 2d 0 -tr SemCLTrainer -p Other -device cpu", "Other.json: found no such plans"),
+        ("nnunet-semcl train 998 2d 0 -tr SemCLTrainer -device cpu", "no data set matches '998'"),
+        (
+            f"nnunet-semcl train {ID} 2d 0 -tr SemCLTrainer -p Other -device cpu",
+            "Other.json does not exist, available plans: ",
+        ),
         (f"nnunet-semcl train {ID} 4d 0 -tr SemCLTrainer -device cpu", "no configuration '4d'"),
     ):
         result = folders.run(command)
         assert result.returncode == 1
-        assert message in result.stdout and "Traceback" not in result.stdout, result.stdout
+        assert message in result.stdout, result.stdout
+        assert "Traceback" not in result.stdout, result.stdout
         assert not list((folders.root / "results").iterdir())

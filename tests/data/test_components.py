@@ -8,7 +8,7 @@ FOREGROUND = (1, 2)
 
 
 class Segmentations:
-    """Cases of which nothing but a segmentation (X, Y, Z) is read."""
+    """Cases that have only a segmentation (X, Y, Z)."""
 
     source_folder = "segmentations"
 
@@ -21,27 +21,27 @@ class Segmentations:
 
 
 def segmentation(*boxes: tuple[int, int, int]) -> np.ndarray:
-    """Background but for slabs [start, end) of a label."""
+    """Background, except for slabs [start, end) of a label."""
     result = np.zeros((20, 4, 4), np.int16)
     for label, start, end in boxes:
         result[start:end] = label
     return result
 
 
-def test_an_object_in_two_pieces_in_one_case_is_none_of_them():
-    whole, split = segmentation((1, 0, 3), (2, 3, 6)), segmentation((1, 0, 3), (2, 3, 6), (2, 8, 9))
-    assert single_component_objects(Segmentations(whole), [FOREGROUND, 1, 2]) == [FOREGROUND, 1, 2]
-    assert single_component_objects(Segmentations(whole, split), [FOREGROUND, 1, 2]) == [1]
-    assert single_component_objects(Segmentations(split, whole), [2]) == []
+def test_an_object_with_two_components_in_any_case_is_left_out() -> None:
+    single, split = segmentation((1, 0, 3), (2, 3, 6)), segmentation((1, 0, 3), (2, 3, 6), (2, 8, 9))
+    assert single_component_objects(Segmentations(single), [FOREGROUND, 1, 2]) == [FOREGROUND, 1, 2]
+    assert single_component_objects(Segmentations(single, split), [FOREGROUND, 1, 2]) == [1]
+    assert single_component_objects(Segmentations(split, single), [2]) == []
 
 
-def test_a_stray_voxel_makes_no_second_piece():
+def test_a_stray_voxel_is_no_second_component() -> None:
     stray = segmentation((1, 0, 10))
     stray[15, 0, 0] = 1
     assert single_component_objects(Segmentations(stray), [1]) == [1]
 
 
-def test_the_largest_component_stays_and_nothing_else_changes():
+def test_only_the_largest_component_is_kept() -> None:
     found = segmentation((1, 0, 3), (2, 3, 6), (1, 8, 10), (2, 12, 20))
     found[6] = -1  # not annotated
     kept = keep_largest_components(found, [1])

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ def cases(tmp_path: Path, ignore: bool) -> tuple[ImageOnlyCases, SimpleNamespace
     return ImageOnlyCases({"a": tmp_path / "a"}, labels), labels
 
 
-def test_nnunets_loader_draws_from_them_and_nothing_but_the_image_is_opened(tmp_path):
+def test_nnunets_loader_draws_patches_and_only_the_image_is_opened(tmp_path: Path) -> None:
     for ignore in (False, True):
         data, labels = cases(tmp_path, ignore)
         image, segmentation, previous, properties = data.load_case("a")

@@ -16,7 +16,7 @@ SHAPE = (3, 12, 12)
 
 
 def one_hot(*boxes: tuple[int, int, float]) -> np.ndarray:
-    """Background but for rows [start, end) of class 1, 2, ... with the given probability."""
+    """Background, except for rows [start, end) of class 1, 2, ... with the given probability."""
     probabilities = np.zeros((len(boxes) + 1, *SHAPE), np.float32)
     for head, (start, end, probability) in enumerate(boxes, start=1):
         probabilities[head, :, start:end] = probability
@@ -33,12 +33,12 @@ def pseudo_labelled(folder: Path, labels: LabelManager, objects: list, **cases: 
 
 
 def rows(segmentation: np.ndarray) -> list[int]:
-    """The label of each row, which all slices and columns share."""
+    """The label of each row, the same in all slices and columns."""
     assert (segmentation == segmentation[:, :1, :, :1]).all()
     return segmentation[0, 0, :, 0].tolist()
 
 
-def test_the_likeliest_label_counts_and_confident_voxels_are_located(tmp_path):
+def test_the_most_probable_label_is_used_and_confident_voxels_are_located(tmp_path: Path) -> None:
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 0.8)))
     assert cases.skipped == {2: 1}
     image, segmentation, previous, properties = cases.load_case("x")
@@ -52,7 +52,7 @@ def test_the_likeliest_label_counts_and_confident_voxels_are_located(tmp_path):
     assert (segmentation[:][tuple(locations[1].T)] == 1).all()
 
 
-def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path):
+def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path: Path) -> None:
     few, enough = one_hot((0, 1, 1.0), (0, 0, 0)), one_hot((0, 2, 1.0), (0, 0, 0))
     assert 3 * 12 < FEWEST_VOXELS < 2 * 3 * 12
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=few, y=enough)
@@ -61,7 +61,7 @@ def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path):
     assert set(cases.load_case("y")[3]["class_locations"]) == {1}
 
 
-def test_regions(tmp_path):
+def test_regions(tmp_path: Path) -> None:
     probabilities = np.zeros((2, *SHAPE), np.float32)
     probabilities[0, :, :8] = 0.95  # the whole
     probabilities[1, :, :4] = 0.95  # its core
@@ -73,7 +73,7 @@ def test_regions(tmp_path):
     assert set(properties["class_locations"][1, 2][:, 2]) == {0, 1, 2, 3, 6, 7}
 
 
-def test_with_an_ignore_label_nnunet_finds_what_is_known(tmp_path):
+def test_with_an_ignore_label_nnunet_finds_the_confident_voxels(tmp_path: Path) -> None:
     labels = LabelManager({"background": 0, "a": 1, "ignore": 2}, None)
     probabilities = one_hot((4, 8, 1.0))
     probabilities[:, :, :4] = 0.5
@@ -83,13 +83,15 @@ def test_with_an_ignore_label_nnunet_finds_what_is_known(tmp_path):
     assert (confident[:, 2] >= 4).all()
 
 
-def test_soft_masks_are_kept_to_a_255th_and_replaced_as_a_whole(tmp_path, monkeypatch):
+def test_soft_masks_are_saved_in_steps_of_1_255_and_replaced_atomically(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     probabilities = np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32)
     save_pseudo_labels(probabilities, tmp_path / "x", LABELS)
     before = (tmp_path / "x.b2nd").read_bytes()
     np.testing.assert_allclose(blosc2.open(str(tmp_path / "x.b2nd"))[:] / 255, probabilities, atol=0.5 / 255 + 1e-6)
 
-    def full(array, urlpath):
+    def full(array: np.ndarray, urlpath: str) -> None:
         Path(urlpath).write_bytes(b"half")
         raise OSError("No space left on device")
 
@@ -102,7 +104,7 @@ def test_soft_masks_are_kept_to_a_255th_and_replaced_as_a_whole(tmp_path, monkey
     assert (tmp_path / "x.b2nd").read_bytes() != before
 
 
-def test_neither_labels_nor_properties_are_opened(tmp_path):
+def test_neither_labels_nor_properties_are_opened(tmp_path: Path) -> None:
     for name in ("image_x_seg.b2nd", "image_x.pkl"):
         (tmp_path / name).write_bytes(b"garbage")
     cases = pseudo_labelled(tmp_path, LABELS, [1], x=one_hot((0, 6, 1.0), (0, 0, 0)))
@@ -110,7 +112,7 @@ def test_neither_labels_nor_properties_are_opened(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS])
-def test_what_is_not_of_the_one_piece_becomes_sure_background(tmp_path, labels):
+def test_all_but_the_largest_component_become_certain_background(tmp_path: Path, labels: LabelManager) -> None:
     if labels.has_regions:
         probabilities = np.zeros((2, *SHAPE), np.float32)
         probabilities[0, :, 0:8], probabilities[0, :, 10:12] = 1, 1

@@ -1,17 +1,20 @@
-"""Batches are nnU-Net's: through a real trainer on preprocessed cases."""
+"""Batches are nnU-Net's, shown with a real trainer on preprocessed cases."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from conftest import MakeTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.data import DataLoader
 
 from nnunet_semcl.data.training_batches import TrainingBatches, split_evenly
+from nnunet_semcl.files.cases import Cases
 
 
 @pytest.fixture
-def trainer(make_trainer):
+def trainer(make_trainer: MakeTrainer) -> nnUNetTrainer:
     trainer = make_trainer()
     trainer.initialize()
     return trainer
@@ -22,7 +25,7 @@ def equal(a: dict, b: dict) -> bool:
     return all(torch.equal(x, y) for x, y in zip(*flat, strict=True))
 
 
-def test_they_are_what_nnunets_loader_draws_under_the_same_seed(trainer):
+def test_they_repeat_with_the_seed_and_have_the_form_of_nnunets_batches(trainer: nnUNetTrainer) -> None:
     labelled, _ = trainer.get_tr_and_val_datasets()
     batches = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)
     batch = batches[4]
@@ -30,34 +33,34 @@ def test_they_are_what_nnunets_loader_draws_under_the_same_seed(trainer):
     assert not equal(batch, batches[5])
     assert not equal(batch, TrainingBatches(trainer, [labelled], seed=2, copy_paste=False)[4])
     trainer.probabilistic_oversampling = True
-    of_nnunet = next(trainer.get_dataloaders()[0])
-    assert batch["image"].shape == of_nnunet["data"].shape
-    assert batch["image"].dtype == of_nnunet["data"].dtype
-    assert [(t.shape, t.dtype) for t in batch["target"]] == [(t.shape, t.dtype) for t in of_nnunet["target"]]
+    expected = next(trainer.get_dataloaders()[0])
+    assert batch["image"].shape == expected["data"].shape
+    assert batch["image"].dtype == expected["data"].dtype
+    assert [(t.shape, t.dtype) for t in batch["target"]] == [(t.shape, t.dtype) for t in expected["target"]]
     trainer.loss(trainer.network(batch["image"]), batch["target"]).backward()
 
 
-def test_workers_change_nothing_and_the_callers_random_state_is_untouched(trainer):
+def test_workers_change_nothing_and_the_callers_random_state_is_untouched(trainer: nnUNetTrainer) -> None:
     batches = TrainingBatches(trainer, [trainer.get_tr_and_val_datasets()[0]], seed=1, copy_paste=False)
     np.random.seed(1)
     torch.manual_seed(1)
     expected = np.random.rand(), torch.rand(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    here = [batches[i] for i in range(3)]
+    alone = [batches[i] for i in range(3)]
     assert (np.random.rand(), torch.rand(1)) == expected
-    there = DataLoader(batches, batch_size=None, sampler=range(3), num_workers=2)
-    assert all(equal(a, b) for a, b in zip(here, there, strict=True))
+    by_workers = DataLoader(batches, batch_size=None, sampler=range(3), num_workers=2)
+    assert all(equal(a, b) for a, b in zip(alone, by_workers, strict=True))
 
 
-def test_data_sets_share_a_batch(trainer):
+def test_data_sets_share_a_batch(trainer: nnUNetTrainer) -> None:
     class Marked:
-        """Cases whose image is one number everywhere."""
+        """Cases whose image is constant."""
 
-        def __init__(self, dataset, number: float) -> None:
+        def __init__(self, dataset: Cases, number: float) -> None:
             self.dataset, self.identifiers, self.number = dataset, dataset.identifiers, number
 
-        def load_case(self, case: str):
+        def load_case(self, case: str) -> tuple:
             image, *others = self.dataset.load_case(case)
             return np.full(image.shape, self.number, np.float32), *others
 
@@ -69,7 +72,7 @@ def test_data_sets_share_a_batch(trainer):
     assert signs == [1] * (trainer.batch_size // 2) + [-1] * (trainer.batch_size // 2)
 
 
-def test_halves_swap_boxes_of_image_and_target(trainer):
+def test_halves_swap_boxes_of_image_and_target(trainer: nnUNetTrainer) -> None:
     labelled, _ = trainer.get_tr_and_val_datasets()
     plain = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)[0]
     pasted = TrainingBatches(trainer, [labelled], seed=1, copy_paste=True)[0]
@@ -79,7 +82,7 @@ def test_halves_swap_boxes_of_image_and_target(trainer):
         torch.testing.assert_close(before[:half] + before[half:], after[:half] + after[half:])
 
 
-def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer):
+def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer: nnUNetTrainer) -> None:
     labelled, _ = trainer.get_tr_and_val_datasets()
     alone = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)
     both = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False, plain_view=True)
@@ -90,12 +93,12 @@ def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer):
         assert batch["plain"].shape == batch["image"].shape
         for image, plain in zip(batch["image"], batch["plain"], strict=True):
             altered += not torch.equal(image, plain)
-            if plain.std() > 0.1:  # brightness, noise and blur leave the places of what is seen
+            if plain.std() > 0.1:  # brightness, noise and blur do not move anything
                 assert torch.corrcoef(torch.stack((image.flatten(), plain.flatten())))[0, 1].abs() > 0.5
     assert altered
 
 
-def test_shares():
+def test_shares() -> None:
     assert split_evenly(12, 2) == [6, 6]
     assert split_evenly(3, 2) == [2, 1]
     assert split_evenly(5, 3) == [2, 2, 1]

@@ -1,4 +1,4 @@
-"""The folder of unlabelled cases: which of them count, and which plans may use them."""
+"""The folder of unlabelled cases: which cases are complete, and which plans may use them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PLANS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One whole case, made with PLANS."""
+    """One complete case, preprocessed with PLANS."""
     plans = PlansManager(PLANS)
     folder = unlabelled_folder(tmp_path, plans.get_configuration("2d"))
     folder.mkdir()
@@ -56,14 +56,16 @@ def add_case(folder: Path, case: str) -> None:
         (folder / f"{case}{ending}").touch()
 
 
-def check(folder: Path, of_plans: dict | None = None, of_2d: dict | None = None, dataset_json: dict = DATASET_JSON):
-    content = deepcopy(PLANS) | (of_plans or {})
-    content["configurations"]["2d"] |= of_2d or {}
+def check(
+    folder: Path, plans_changes: dict | None = None, changes_2d: dict | None = None, dataset_json: dict = DATASET_JSON
+) -> None:
+    content = deepcopy(PLANS) | (plans_changes or {})
+    content["configurations"]["2d"] |= changes_2d or {}
     plans = PlansManager(content)
     check_unlabelled(folder, plans, plans.get_configuration("2d"), dataset_json)
 
 
-def test_a_case_counts_with_all_its_files(folder: Path):
+def test_a_case_counts_if_it_has_all_its_files(folder: Path) -> None:
     for name in ("b.b2nd", "b_seg.b2nd", "c.pkl", "d.b2nd", "d.pkl", "e_seg.b2nd", "e.pkl"):
         (folder / name).touch()
     add_case(folder, "a.5")
@@ -71,20 +73,20 @@ def test_a_case_counts_with_all_its_files(folder: Path):
     assert unlabelled_cases(folder / "none") == []
 
 
-def test_the_folder_lies_apart_from_nnunets_own(folder: Path):
+def test_the_folder_is_not_nnunets_own(folder: Path) -> None:
     assert folder.name == "nnUNetPlans_2d_unlabelled"
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"of_plans": {"plans_name": "nnUNetTinyPlans"}},
-        {"of_2d": {"batch_size": 2, "patch_size": [64, 64], "architecture": {"network_class_name": "Tiny"}}},
-        {"of_2d": {"resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 0}}},
+        {"plans_changes": {"plans_name": "nnUNetTinyPlans"}},
+        {"changes_2d": {"batch_size": 2, "patch_size": [64, 64], "architecture": {"network_class_name": "Tiny"}}},
+        {"changes_2d": {"resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 0}}},
         {"dataset_json": DATASET_JSON | {"labels": {"background": 0}, "numTraining": 7}},
     ],
 )
-def test_what_no_case_depends_on_may_change(folder: Path, changed: dict):
+def test_settings_that_no_case_depends_on_may_change(folder: Path, changed: dict) -> None:
     check(folder, **changed)
 
 
@@ -92,7 +94,7 @@ def test_what_no_case_depends_on_may_change(folder: Path, changed: dict):
     ("key", "changed"),
     [
         *[
-            (key, {"of_2d": {key: value}})
+            (key, {"changes_2d": {key: value}})
             for key, value in {
                 "preprocessor_name": "MyPreprocessor",
                 "spacing": [0.78125, 0.78126],
@@ -104,25 +106,29 @@ def test_what_no_case_depends_on_may_change(folder: Path, changed: dict):
                 "resampling_fn_seg_kwargs": {"is_seg": True, "order": 0},
             }.items()
         ],
-        ("transpose_forward", {"of_plans": {"transpose_forward": [2, 0, 1]}}),
-        ("image_reader_writer", {"of_plans": {"image_reader_writer": "NibabelIO"}}),
+        ("transpose_forward", {"plans_changes": {"transpose_forward": [2, 0, 1]}}),
+        ("image_reader_writer", {"plans_changes": {"image_reader_writer": "NibabelIO"}}),
         (
             "foreground_intensity_properties_per_channel",
-            {"of_plans": {"foreground_intensity_properties_per_channel": {"0": {"mean": 80.12345679, "std": 20.0}}}},
+            {
+                "plans_changes": {
+                    "foreground_intensity_properties_per_channel": {"0": {"mean": 80.12345679, "std": 20.0}}
+                }
+            },
         ),
         ("channel_names", {"dataset_json": {"channel_names": {"0": "MRI"}}}),
     ],
 )
-def test_refuses_what_other_plans_made_and_names_the_difference(folder: Path, key: str, changed: dict):
-    with pytest.raises(
-        InputError, match=rf"2d_unlabelled: found cases preprocessed with another {key}, expected .*Move"
-    ):
+def test_cases_preprocessed_with_other_plans_are_refused(folder: Path, key: str, changed: dict) -> None:
+    message = rf"2d_unlabelled holds cases preprocessed with another {key} than in nnUNetPlans\. Move the folder away"
+    with pytest.raises(InputError, match=message):
         check(folder, **changed)
 
 
-def test_refuses_cases_of_unknown_origin_but_not_a_folder_without_cases(folder: Path):
+def test_cases_without_a_record_are_refused_but_not_a_folder_without_cases(folder: Path) -> None:
     (folder / "preprocessing.json").unlink()
-    with pytest.raises(InputError, match=r"found cases without a preprocessing\.json"):
+    message = r"2d_unlabelled holds cases without a preprocessing\.json.*Move the folder away"
+    with pytest.raises(InputError, match=message):
         check(folder)
     (folder / "scan.pkl").unlink()
     check(folder)

@@ -1,3 +1,5 @@
+"""Dice per case and organ, and the table that compares trainers."""
+
 import json
 import math
 from pathlib import Path
@@ -18,7 +20,7 @@ def write(folder: Path, name: str, labels: list[int]) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(volume), str(folder / f"{name}.nii.gz"))
 
 
-def test_dice_is_that_of_the_hand(tmp_path: Path) -> None:
+def test_dice_equals_values_worked_by_hand(tmp_path: Path) -> None:
     truth, predicted = tmp_path / "truth", tmp_path / "predicted"
     write(truth, "a", [1, 1, 1, 1, 2, 2, 0, 0, 0, 0, 0, 0])
     write(predicted, "a", [1, 1, 1, 0, 0, 0, 1, 1, 1, 2, 0, 0])
@@ -34,26 +36,28 @@ def test_dice_is_that_of_the_hand(tmp_path: Path) -> None:
     assert read_summary(predicted / "summary.json", LABELS)["a"]["liver"] == dice["a"]["liver"]
 
 
-def test_cases_must_be_the_same(tmp_path: Path) -> None:
+def test_predictions_and_truth_must_contain_the_same_cases(tmp_path: Path) -> None:
     truth, predicted = tmp_path / "truth", tmp_path / "predicted"
     write(truth, "a", [0] * 12)
     write(truth, "b", [0] * 12)
     write(predicted, "a", [0] * 12)
     write(predicted, "c", [0] * 12)
-    with pytest.raises(InputError, match=r"1 missing \['b.nii.gz'\] and 1 without truth \['c.nii.gz'\]"):
+    with pytest.raises(
+        InputError, match=r"predicted does not contain .*: 1 missing \['b.nii.gz'\], 1 without truth \['c.nii.gz'\]"
+    ):
         dice_by_case(predicted, truth, LABELS)
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match=r"elsewhere contains no file \*\.nii\.gz\. Give the folder"):
         dice_by_case(predicted, tmp_path / "elsewhere", LABELS)
 
 
-def test_summary_must_be_there_and_hold_the_labels(tmp_path: Path) -> None:
+def test_summary_must_exist_and_contain_the_labels(tmp_path: Path) -> None:
     summary = tmp_path / "summary.json"
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"summary\.json does not exist.*nnUNetv2_evaluate_simple"):
         read_summary(summary, LABELS)
     case = {"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": 0.5}}, "prediction_file": "x/a.nii.gz"}
     summary.write_text(json.dumps({"metric_per_case": [case], "mean": {}}))
     assert read_summary(summary, {"liver": 1}) == {"a": {"liver": 0.5}}
-    with pytest.raises(InputError, match="no Dice of aorta"):
+    with pytest.raises(InputError, match=r"summary\.json has no Dice of aorta\. Evaluate again"):
         read_summary(summary, LABELS)
 
 

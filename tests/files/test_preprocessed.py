@@ -1,4 +1,4 @@
-"""What a training needs of the preprocessed data set, and every way to be refused."""
+"""What a training needs from the preprocessed data set, and every error if something is wrong."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ NAME = "Dataset004_Hippocampus"
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A preprocessed data set with the parts of plans and dataset.json that the check reads."""
+    """A preprocessed data set with those parts of plans and dataset.json that the check reads."""
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     folder = tmp_path / NAME
     folder.mkdir()
@@ -49,7 +49,7 @@ def add_cases(dataset: Path, number: int, data_identifier: str = "nnUNetPlans_2d
             (dataset / data_identifier / f"case_{case}{ending}").touch()
 
 
-def test_training_input_that_is_whole_passes_in_silence(dataset: Path, capsys: pytest.CaptureFixture):
+def test_complete_training_input_passes_without_a_message(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     add_cases(dataset, 5)
     for fold in ("0", "4", "all"):
         check_training_input("4", "2d", "nnUNetPlans", fold)
@@ -57,8 +57,10 @@ def test_training_input_that_is_whole_passes_in_silence(dataset: Path, capsys: p
     assert capsys.readouterr().out == ""
 
 
-def test_training_input_of_a_cascade_is_that_of_its_parent(dataset: Path):
-    with pytest.raises(InputError, match="nnUNetPlans_3d_fullres: found no preprocessed cases"):
+def test_a_cascade_needs_the_training_input_of_its_parent(dataset: Path) -> None:
+    with pytest.raises(
+        InputError, match="nnUNetPlans_3d_fullres contains no preprocessed cases of configuration 3d_cascade_fullres"
+    ):
         check_training_input("4", "3d_cascade_fullres", "nnUNetPlans", "0")
     add_cases(dataset, 5, "nnUNetPlans_3d_fullres")
     check_training_input("4", "3d_cascade_fullres", "nnUNetPlans", "0")
@@ -67,32 +69,34 @@ def test_training_input_of_a_cascade_is_that_of_its_parent(dataset: Path):
 @pytest.mark.parametrize(
     ("configuration", "plans", "fold", "message"),
     [
-        ("3d_lowres", "nnUNetPlans", "0", "no configuration '3d_lowres', expected one of: 2d, 3d_fullres, 3d_cascade"),
-        ("2d", "nnUNetTinyPlans", "0", "no such plans, expected one of: nnUNetPlans"),
+        ("3d_lowres", "nnUNetPlans", "0", "has no configuration '3d_lowres', only 2d, 3d_fullres, 3d_cascade"),
+        ("2d", "nnUNetTinyPlans", "0", "nnUNetTinyPlans.json does not exist, available plans: nnUNetPlans"),
         ("3d_fullres", "nnUNetPlans", "0", "nnUNetv2_preprocess -d 4 -plans_name nnUNetPlans -c 3d_fullres"),
-        ("2d", "nnUNetPlans", "-1", "fold: found '-1', expected 'all' or a whole number"),
-        ("2d", "nnUNetPlans", "first", "fold: found 'first'"),
+        ("2d", "nnUNetPlans", "-1", "fold: '-1' is not 'all' or a whole number"),
+        ("2d", "nnUNetPlans", "first", "fold: 'first' is not"),
     ],
 )
-def test_refuses_training_input(dataset: Path, configuration: str, plans: str, fold: str, message: str):
+def test_refuses_training_input(dataset: Path, configuration: str, plans: str, fold: str, message: str) -> None:
     add_cases(dataset, 5)
     with pytest.raises(InputError, match=message):
         check_training_input("4", configuration, plans, fold)
 
 
-def test_few_cases_need_fold_all_or_splits_of_their_own(dataset: Path):
+def test_few_cases_need_fold_all_or_their_own_splits(dataset: Path) -> None:
     add_cases(dataset, 4)
-    with pytest.raises(InputError, match=r"4 preprocessed cases and no splits_final\.json, .* Train with fold all"):
+    with pytest.raises(
+        InputError, match=r"4 preprocessed cases.* 5 folds, and splits_final\.json does not exist\. Train with fold all"
+    ):
         check_training_input("4", "2d", "nnUNetPlans", "0")
     check_training_input("4", "2d", "nnUNetPlans", "all")
     write(dataset / "splits_final.json", [{"train": ["case_0", "case_1"], "val": ["case_2", "case_3"]}])
     check_training_input("4", "2d", "nnUNetPlans", "0")
     write(dataset / "splits_final.json", {"train": [], "val": []})
-    with pytest.raises(InputError, match=r"splits_final\.json: found a JSON dict"):
+    with pytest.raises(InputError, match=r"splits_final\.json contains an object, not a list of folds"):
         check_training_input("4", "2d", "nnUNetPlans", "0")
 
 
-def test_a_fold_beyond_the_splits_earns_one_line(dataset: Path, capsys: pytest.CaptureFixture):
+def test_a_fold_beyond_the_splits_prints_one_line(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     add_cases(dataset, 6)
     check_training_input("4", "2d", "nnUNetPlans", "5")
     write(dataset / "splits_final.json", [{"train": ["case_0"], "val": ["case_1"]}] * 2)

@@ -1,3 +1,5 @@
+"""The tiled loss against the plain formula and pytorch-metric-learning."""
+
 import math
 
 import pytest
@@ -9,8 +11,15 @@ from nnunet_semcl.losses import dense_contrast
 from nnunet_semcl.losses.dense_contrast import DenseContrastiveLoss
 
 
-def plain(query, key, image, position, temperature, radius) -> torch.Tensor:
-    """The formula of the docstring, location by location."""
+def plain(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    image: torch.Tensor,
+    position: torch.Tensor,
+    temperature: float,
+    radius: float,
+) -> torch.Tensor:
+    """The formula in the docstring, location by location."""
     q, k = (x / x.norm(dim=1, keepdim=True) for x in (query, key))
     total = torch.zeros((), dtype=query.dtype)
     for i in range(len(q)):
@@ -24,7 +33,9 @@ def plain(query, key, image, position, temperature, radius) -> torch.Tensor:
     return total / len(q)
 
 
-def locations(n: int, axes: int = 2, images: int = 3, seed: int = 0, dtype=torch.float64) -> tuple[torch.Tensor, ...]:
+def locations(
+    n: int, axes: int = 2, images: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     query, key = (torch.randn(n, 5, generator=generator, dtype=dtype) for _ in range(2))
     image = torch.randint(0, images, (n,), generator=generator)
@@ -40,7 +51,9 @@ def locations(n: int, axes: int = 2, images: int = 3, seed: int = 0, dtype=torch
     rows=st.sampled_from((1, 5, 256)),
     seed=st.integers(0, 99),
 )
-def test_loss_and_gradient_are_the_plain_formulas(n, axes, radius, temperature, rows, seed):
+def test_loss_and_gradient_equal_the_plain_formula(
+    n: int, axes: int, radius: float, temperature: float, rows: int, seed: int
+) -> None:
     inputs = locations(n, axes, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense_contrast, "TILE_ROWS", rows)
@@ -52,7 +65,7 @@ def test_loss_and_gradient_are_the_plain_formulas(n, axes, radius, temperature, 
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, inputs[0], allow_unused=True)[0])
 
 
-def test_without_a_radius_it_is_an_independent_librarys_ntxent():
+def test_without_a_radius_it_equals_ntxent_of_pytorch_metric_learning() -> None:
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     query, key, _, _ = locations(20)
     each = torch.arange(20)
@@ -60,15 +73,16 @@ def test_without_a_radius_it_is_an_independent_librarys_ntxent():
     torch.testing.assert_close(DenseContrastiveLoss(0.2)(query, key, each, each[:, None].double()), expected)
 
 
-def test_keys_get_no_gradient():
+def test_keys_get_no_gradient() -> None:
     query, key, image, position = locations(9)
     key.requires_grad_()
     DenseContrastiveLoss()(query, key, image, position).backward()
     assert key.grad is None
+    assert query.grad is not None
     assert query.grad.any()
 
 
-def test_what_lies_near_in_the_same_image_does_not_count():
+def test_close_locations_in_the_same_image_do_not_count() -> None:
     query, key, image, position = locations(9)
     image[:], position[:] = 0, 0
     assert DenseContrastiveLoss(0.2, radius=1)(query, key, image, position).item() == 0
@@ -76,7 +90,7 @@ def test_what_lies_near_in_the_same_image_does_not_count():
     assert DenseContrastiveLoss(0.2, radius=1)(query, key, image, position).item() > 0
 
 
-def test_perfect_features_beat_shuffled_ones():
+def test_matching_features_have_a_lower_loss_than_shuffled_ones() -> None:
     query, _, image, position = locations(50)
     loss = DenseContrastiveLoss(0.1)
     image = torch.arange(50)
@@ -84,7 +98,7 @@ def test_perfect_features_beat_shuffled_ones():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_half_precision_is_computed_in_float32_under_autocast_too(dtype):
+def test_half_precision_is_computed_in_float32_also_under_autocast(dtype: torch.dtype) -> None:
     query, key, image, position = locations(40, dtype=torch.float32)
     query, key = query.detach().to(dtype), key.to(dtype)
     expected = DenseContrastiveLoss(0.07)(query.double(), key.double(), image, position)
@@ -102,12 +116,12 @@ def test_half_precision_is_computed_in_float32_under_autocast_too(dtype):
         ({"radius": -1}, "radius"),
     ],
 )
-def test_impossible_settings_are_refused(change, message):
+def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DenseContrastiveLoss(**change)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_match_are_refused() -> None:
     query, key, image, position = locations(6)
     loss = DenseContrastiveLoss()
     for inputs in ((query, key[1:], image, position), (query[:0], key[:0], image[:0], position[:0])):

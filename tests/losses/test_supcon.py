@@ -1,9 +1,12 @@
-"""The tiled loss against the plain formula, against pytorch-metric-learning, and against what must hold of it."""
+"""The tiled loss against the plain formula and pytorch-metric-learning, and its properties."""
 
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +26,7 @@ INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, tor
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles() -> Iterator[None]:
-    """Several tiles, the last one ragged, at the sizes used here; one thread, as more only wait on tiles so small."""
+    """Several tiles, the last one incomplete, at the sizes used here; one thread is fastest on such small tiles."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +36,7 @@ def small_tiles() -> Iterator[None]:
 
 
 def plain_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Khosla et al. 2020, eq. 2, with every pair at hand."""
+    """Khosla et al. 2020, eq. 2, with all pairs in memory."""
     z = F.normalize(embeddings)
     itself = torch.eye(len(z), dtype=torch.bool)
     similarity = z @ z.T / temperature  # (N, N)
@@ -76,7 +79,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("tile_rows", [1, 7, 50, 53, 64])
-def test_value_and_gradient_are_the_plain_formulas(
+def test_value_and_gradient_equal_the_plain_formula(
     monkeypatch: pytest.MonkeyPatch, tile_rows: int, temperature: float
 ) -> None:
     monkeypatch.setattr(supcon, "TILE_ROWS", tile_rows)
@@ -104,7 +107,7 @@ def test_float32_is_close_to_the_formula_in_float64(temperature: float) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_agrees_with_pytorch_metric_learning(dtype: torch.dtype, tolerance: float) -> None:
-    # Its reducer leaves out losses of exactly zero: samples without positives, as here.
+    # Its reducer leaves out losses of exactly zero, thus samples without positives, as SupConLoss does.
     embeddings, labels = random_batch(seed=2, n=201, d=16, classes=120)
     assert (labels.bincount() == 1).any()
     ours, peer = SupConLoss(0.1), PeerLoss(0.1)
@@ -122,12 +125,12 @@ def test_gradcheck(labels: list[int]) -> None:
 
 
 def test_a_sample_without_positives_is_a_negative_but_no_anchor() -> None:
-    # Anchors at right angles to each other, the lone sample along the first: by hand, t = 1.
+    # Worked by hand with t = 1: orthogonal anchors, and a third sample parallel to the first one.
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], dtype=torch.float64)
     value, gradient = value_and_gradient(lambda x: SupConLoss(1.0)(x, torch.tensor([4, 4, 9])), embeddings)
     first, second = math.log(1 + math.e), math.log(1 + 1)
     assert value.item() == pytest.approx((first + second) / 2, rel=1e-14)
-    assert gradient[2].norm() > 0.1  # being pushed away
+    assert gradient[2].norm() > 0.1  # it is pushed away
 
 
 # --- properties ---
@@ -135,7 +138,7 @@ def test_a_sample_without_positives_is_a_negative_but_no_anchor() -> None:
 
 @given(batches(), st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
-def test_order_of_samples_does_not_matter(batch: tuple[Tensor, Tensor, float], random) -> None:
+def test_order_of_samples_does_not_matter(batch: tuple[Tensor, Tensor, float], random: Random) -> None:
     embeddings, labels, temperature = batch
     order = torch.tensor(random.sample(range(len(labels)), len(labels)))
     loss = SupConLoss(temperature)
@@ -163,7 +166,7 @@ def test_scale_of_each_embedding_does_not_matter(batch: tuple[Tensor, Tensor, fl
     loss = SupConLoss(temperature)
     value, gradient = value_and_gradient(lambda x: loss(x, labels), embeddings)
     torch.testing.assert_close(loss(embeddings * scale, labels), value, rtol=1e-9, atol=1e-9)
-    # Hence nothing is to be gained by growing or shrinking.
+    # So the gradient is orthogonal to the embedding.
     along = F.cosine_similarity(gradient, embeddings, dim=1) * (gradient.norm(dim=1) > 1e-6)
     torch.testing.assert_close(along, torch.zeros_like(along), rtol=0, atol=1e-6)
 
@@ -183,7 +186,7 @@ def test_is_not_negative_and_rises_with_one_more_negative(batch: tuple[Tensor, T
     embeddings, labels, temperature = batch
     loss = SupConLoss(temperature)
     value = loss(embeddings, labels)
-    # One close to the first anchor, so that it weighs in at any temperature.
+    # A copy of the first anchor, so that it counts at any temperature.
     more = loss(torch.cat([embeddings, embeddings[:1]]), torch.cat([labels, labels.max()[None] + 1]))
     assert value >= -1e-10
     assert more > value
@@ -194,7 +197,7 @@ def test_is_not_negative_and_rises_with_one_more_negative(batch: tuple[Tensor, T
 
 def test_identical_embeddings_in_float32_at_low_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supcon, "TILE_ROWS", 256)
-    # Large and equal sums lose digits if added one by one.
+    # Sums of many equal values lose digits if added sequentially.
     n = 3000
     embeddings = torch.randn(1, 64, generator=torch.Generator().manual_seed(0)).repeat(n, 1)
     value, gradient = value_and_gradient(lambda x: SupConLoss(0.01)(x, torch.zeros(n, dtype=torch.int64)), embeddings)
@@ -249,11 +252,13 @@ def test_autocast_leaves_the_loss_in_float32(dtype: torch.dtype) -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that any operation returns, backward included."""
+    """Records the number of elements of the largest tensor that any operation returns, also in backward."""
 
     elements = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         self.elements = max([self.elements, *sizes])
@@ -272,7 +277,7 @@ def test_no_tensor_outgrows_a_tile(classes: int) -> None:
     assert tiled.elements == n * supcon.TILE_ROWS
 
 
-def test_what_is_kept_for_backward_is_no_tile() -> None:
+def test_no_tile_is_kept_for_backward() -> None:
     n, d = 400, 6
     embeddings, labels = random_batch(seed=6, n=n, d=d, classes=10)
     kept: list[int] = []
@@ -289,7 +294,7 @@ def test_what_is_kept_for_backward_is_no_tile() -> None:
 # --- use ---
 
 
-def test_gradient_scales_with_what_follows() -> None:
+def test_gradient_scales_with_the_gradient_of_the_loss() -> None:
     embeddings, labels = random_batch(seed=8, n=20, d=4, classes=3)
     loss = SupConLoss()
     _, gradient = value_and_gradient(lambda x: loss(x, labels), embeddings)
@@ -297,7 +302,7 @@ def test_gradient_scales_with_what_follows() -> None:
     assert relative_difference(scaled, 1024 * gradient) < 1e-14
 
 
-def test_without_gradient_the_same_value() -> None:
+def test_the_value_is_the_same_without_gradients() -> None:
     embeddings, labels = random_batch(seed=9, n=20, d=4, classes=3)
     expected = SupConLoss()(embeddings.clone().requires_grad_(), labels)
     assert not SupConLoss()(embeddings, labels).requires_grad
@@ -307,7 +312,7 @@ def test_without_gradient_the_same_value() -> None:
     assert value == expected
 
 
-def test_repeats_bit_for_bit_and_leaves_its_inputs_alone() -> None:
+def test_is_bit_identical_when_repeated_and_keeps_its_inputs() -> None:
     embeddings, labels = random_batch(seed=10, n=100, d=8, classes=6)
     before = embeddings.clone(), labels.clone()
     loss = SupConLoss()
@@ -348,8 +353,8 @@ def test_runs_uncompiled_inside_a_compiled_module() -> None:
     compiled = torch.compile(model, backend=backend)
     for n in (20, 33):  # the number of samples may change
         x, labels = random_batch(seed=n, n=n, d=8, classes=4)
-        expected, expected_gradient = value_and_gradient(lambda x, labels=labels: model(x, labels), x)
-        value, gradient = value_and_gradient(lambda x, labels=labels: compiled(x, labels), x)
+        expected, expected_gradient = value_and_gradient(partial(model, labels=labels), x)
+        value, gradient = value_and_gradient(partial(compiled, labels=labels), x)
         assert relative_difference(value, expected) < 1e-12
         assert relative_difference(gradient, expected_gradient) < 1e-12
     assert any("linear" in operation for operation in compiled_operations)
@@ -357,7 +362,7 @@ def test_runs_uncompiled_inside_a_compiled_module() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda_as_on_cpu() -> None:
+def test_cuda_equals_cpu() -> None:
     embeddings, labels = random_batch(seed=12, n=100, d=8, classes=30)
     loss = SupConLoss()
     expected, expected_gradient = value_and_gradient(lambda x: loss(x, labels), embeddings)
@@ -394,8 +399,8 @@ def test_wrong_temperature_is_refused(temperature: float) -> None:
         SupConLoss(temperature)
 
 
-def test_the_gradient_is_the_same_bits_each_time():
-    """On busy cores too, where now this thread is first and now that one."""
+def test_the_gradient_is_bit_identical_when_repeated() -> None:
+    """Also on busy cores, where the order of the threads varies."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 9, (1024,), generator=generator)
     embeddings = torch.randn(1024, 256, generator=generator, requires_grad=True)

@@ -1,4 +1,4 @@
-"""What every row of these tables asserts: our own error, with the words that a user needs."""
+"""The assertion for every row of these tables: our own error, with the words that a user needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_semcl.errors import InputError
 
 @contextmanager
 def refused(*words: str) -> Iterator[None]:
-    """Passes where an InputError comes in one line that has all the words: file or key, what was found, the fix."""
+    """Expects an InputError of one line that contains all the words: file or key, what was found, the fix."""
     with pytest.raises(InputError) as error:
         yield
     message = str(error.value)

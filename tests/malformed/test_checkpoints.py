@@ -1,12 +1,14 @@
-"""Checkpoints that are damaged or another network's, and coarse models that do not load."""
+"""Checkpoints that are damaged or belong to another network, and coarse models that do not load."""
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,6 +16,11 @@ from refusal import refused
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.checkpoints import load_safely, save_atomically
+
+if TYPE_CHECKING:
+    from conftest import NNUNetFolders
+
+    from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
 CPU = torch.device("cpu")
 CASES = [f"phantom_{number:03d}" for number in range(5)]
@@ -36,7 +43,7 @@ def first_rows(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, dict]:
-    """What a phase of pretraining saves."""
+    """A checkpoint as a phase of pretraining saves it, and its content."""
     network = torch.nn.Linear(20, 30)
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.ones(1, 20)).sum().backward()
@@ -52,74 +59,76 @@ def saved(tmp_path: Path) -> tuple[Path, dict]:
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.9999])
-def test_cut_off(saved: tuple[Path, dict], share: float):
+def test_truncated(saved: tuple[Path, dict], share: float) -> None:
     file, content = saved
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
-    with refused("checkpoint_pretraining.pth: found an unreadable file", "start again with --c"):
+    intact = file.read_bytes()
+    file.write_bytes(intact[: int(share * len(intact))])
+    with refused("checkpoint_pretraining.pth is not a readable checkpoint (", "start again with --c"):
         load_safely(file, CPU, set(content))
 
 
-def test_a_flipped_bit_is_found_or_does_no_harm(saved: tuple[Path, dict]):
-    """Some bytes of the archive mean nothing, such as a member's date; a weight or a setting is never another one."""
+def test_a_flipped_bit_is_found_or_harmless(saved: tuple[Path, dict]) -> None:
+    """Some bytes of the archive are unused, such as a member's date; no weight or setting ever changes unnoticed."""
     file, content = saved
-    whole = file.read_bytes()
+    intact = file.read_bytes()
     rng = random.Random(0)
-    found = 0
+    errors = []
     for _ in range(400):
-        place, bit = rng.randrange(len(whole)), rng.randrange(8)
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+        place, bit = rng.randrange(len(intact)), rng.randrange(8)
+        file.write_bytes(intact[:place] + bytes([intact[place] ^ (1 << bit)]) + intact[place + 1 :])
         try:
             loaded = load_safely(file, CPU, set(content))
         except InputError as error:
-            assert "checkpoint_pretraining.pth: found " in str(error)
-            found += 1
+            errors.append(str(error))
             continue
         for part in ("records", "settings"):
             assert loaded[part] == content[part]
         for name, weight in content["task"].items():
             assert torch.equal(loaded["task"][name], weight)
         assert str(loaded["optimizer"]) == str(content["optimizer"])
-    assert found > 300
+    assert len(errors) > 300
+    assert all(re.search(r"checkpoint_pretraining\.pth (is not a readable|contains|lacks) ", text) for text in errors)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([1], ("found the content list", "a checkpoint with the keys records, settings")),
-        ({}, ("found the content , expected",)),
-        ({"settings": {}}, ("found the content settings", "records")),
-        ({"settings": Path(), "records": []}, ("unreadable file", "Unsupported global")),
+        ([1], ("contains data of type list, not the keys records, settings",)),
+        ({}, ("lacks the keys records, settings, it has none",)),
+        ({"settings": {}}, ("lacks the keys records, it has settings",)),
+        ({"settings": Path(), "records": []}, ("is not a readable checkpoint (", "Unsupported global")),
     ],
     ids=lambda value: str(value)[:50],
 )
-def test_foreign_content(tmp_path: Path, content: object, words: tuple[str, ...]):
+def test_foreign_content(tmp_path: Path, content: object, words: tuple[str, ...]) -> None:
     torch.save(content, tmp_path / "checkpoint_coarse.pth")
     with refused("checkpoint_coarse.pth", *words):
         load_safely(tmp_path / "checkpoint_coarse.pth", CPU, {"settings", "records"})
 
 
-def test_a_checkpoint_that_is_a_folder(tmp_path: Path):
-    with refused(str(tmp_path), "unreadable file", "Is a directory"):
+def test_a_checkpoint_that_is_a_folder(tmp_path: Path) -> None:
+    with refused(f"{tmp_path} is not a readable checkpoint (", "Is a directory"):
         load_safely(tmp_path, CPU, set())
 
 
 # checkpoints of a training
 
 TRAINING: dict[str, tuple[Callable[[dict], object], tuple[str, ...]]] = {
-    "no log": (without("logging"), ("found the content", "current_epoch, logging")),
-    "no epoch": (without("current_epoch"), ("found the content", "current_epoch, logging")),
-    "no weights": (lambda c: c | {"network_weights": {}}, ("weights of another network", "Missing key")),
-    "weights that are a list": (lambda c: c | {"network_weights": [1]}, ("weights of another network", "list")),
+    "no log": (without("logging"), ("lacks the keys logging, it has", "current_epoch")),
+    "no epoch": (without("current_epoch"), ("lacks the keys current_epoch, it has", "logging")),
+    "no weights": (lambda c: c | {"network_weights": {}}, ("the weights do not fit the current", "Missing key")),
+    "weights that are a list": (lambda c: c | {"network_weights": [1]}, ("the weights do not fit the current", "list")),
     "weights of another size": (
         lambda c: c | {"network_weights": first_rows(c["network_weights"])},
-        ("weights of another network", "size mismatch", "Go back to the former plans"),
+        ("the weights do not fit the current", "size mismatch", "Restore the previous plans"),
     ),
 }
 
 
 @pytest.mark.parametrize(("change", "words"), TRAINING.values(), ids=TRAINING)
-def test_a_training_that_cannot_go_on(make_trainer, change: Callable[[dict], object], words: tuple[str, ...]):
+def test_a_training_that_cannot_continue(
+    make_trainer: Callable[..., PretrainingTrainer], change: Callable[[dict], object], words: tuple[str, ...]
+) -> None:
     trainer = make_trainer()
     trainer.initialize()
     file = Path(trainer.output_folder, "checkpoint_latest.pth")
@@ -129,7 +138,9 @@ def test_a_training_that_cannot_go_on(make_trainer, change: Callable[[dict], obj
         make_trainer(resume=True).load_checkpoint(str(file))
 
 
-def test_plans_that_were_changed_since(folders, make_trainer):
+def test_plans_that_changed_after_pretraining(
+    folders: NNUNetFolders, make_trainer: Callable[..., PretrainingTrainer]
+) -> None:
     def pretrain(resume: bool) -> None:
         trainer = make_trainer(resume=resume)
         trainer.num_pretraining_epochs = 1
@@ -142,7 +153,7 @@ def test_plans_that_were_changed_since(folders, make_trainer):
     network = content["configurations"]["2d"]["architecture"]["arch_kwargs"]
     network["n_conv_per_stage"] = [2 for _ in network["strides"]]
     plans.write_text(json.dumps(content))
-    with refused("checkpoint_pretrained.pth", "weights of another network", "Go back to the former plans"):
+    with refused("checkpoint_pretrained.pth", "the weights do not fit the current", "Restore the previous plans"):
         pretrain(resume=True)
 
 
@@ -150,8 +161,8 @@ def test_plans_that_were_changed_since(folders, make_trainer):
 
 
 @pytest.fixture
-def model(folders, make_trainer) -> Path:
-    """A finished model of the fold as far as its files go, named by the plans."""
+def model(folders: NNUNetFolders, make_trainer: Callable[..., PretrainingTrainer]) -> Path:
+    """The files of a finished model of the fold, which the plans name."""
     splits = [{"train": CASES[:2], "val": CASES[4:], "unlabelled": CASES[2:4]}]
     (folders.preprocessed / "splits_final.json").write_text(json.dumps(splits))
     trainer = make_trainer("nnUNetTrainerShort")
@@ -166,54 +177,68 @@ def model(folders, make_trainer) -> Path:
     return folder
 
 
-def text(content: str) -> Callable[[Path], None]:
+def text(content: str) -> Callable[[Path], object]:
     return lambda file: file.write_text(content)
 
 
-def checkpoint(change: Callable[[dict], object]) -> Callable[[Path], None]:
+def checkpoint(change: Callable[[dict], object]) -> Callable[[Path], object]:
     return lambda file: rewritten(file, change)
 
 
 FINAL = "fold_0/checkpoint_final.pth"
-COARSE: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
+COARSE: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
     "no plans": ("plans.json", Path.unlink, ("no plans.json", "or train that fold first")),
-    "plans cut off": ("plans.json", text('{"dataset_name": "Da'), ("plans.json", "broken JSON")),
-    "plans that are a list": ("plans.json", text("[]"), ("plans.json: found no dataset_name",)),
+    "truncated plans": ("plans.json", text('{"dataset_name": "Da'), ("plans.json", "broken JSON")),
+    "plans that are a list": ("plans.json", text("[]"), ("plans.json has no dataset_name", "Name a model")),
     "plans without configurations": (
         "plans.json",
         text('{"dataset_name": "Dataset999_Phantom"}'),
-        ("what nnU-Net cannot load", "Name another model"),
+        ("nnU-Net cannot load", "Name another model"),
     ),
-    "dataset.json that is null": ("dataset.json", text("null"), ("dataset.json: found no labels",)),
-    "dataset.json without labels": ("dataset.json", text("{}"), ("dataset.json: found no labels",)),
-    "other labels": ("dataset.json", text('{"labels": {"background": 0}}'), ("found the labels {'background': 0}",)),
+    "dataset.json that is null": ("dataset.json", text("null"), ("dataset.json has no labels", "Name a model")),
+    "dataset.json without labels": ("dataset.json", text("{}"), ("dataset.json has no labels", "Name a model")),
+    "other labels": (
+        "dataset.json",
+        text('{"labels": {"background": 0}}'),
+        ("was trained with the labels {'background': 0}, not",),
+    ),
     "not finished": (FINAL, Path.unlink, ("no fold_0/checkpoint_final.pth", "finished fold 0")),
-    "a checkpoint cut off": (FINAL, lambda f: f.write_bytes(f.read_bytes()[:5000]), (FINAL, "unreadable file")),
-    "a checkpoint of weights alone": (
+    "a truncated checkpoint": (
+        FINAL,
+        lambda f: f.write_bytes(f.read_bytes()[:5000]),
+        (FINAL, "is not a readable checkpoint"),
+    ),
+    "a checkpoint with only weights": (
         FINAL,
         checkpoint(lambda c: {"network_weights": c["network_weights"]}),
-        (FINAL, "init_args, network_weights, trainer_name"),
+        (FINAL, "lacks the keys init_args, trainer_name, it has network_weights"),
     ),
     "a checkpoint without weights": (
         FINAL,
         checkpoint(lambda c: c | {"network_weights": {}}),
-        ("what nnU-Net cannot load", "Missing key"),
+        ("nnU-Net cannot load", "Missing key"),
     ),
     "an unknown trainer": (
         FINAL,
         checkpoint(lambda c: c | {"trainer_name": "NoTrainer"}),
-        ("what nnU-Net cannot load", "NoTrainer"),
+        ("nnU-Net cannot load", "NoTrainer"),
     ),
     "an unknown configuration": (
         FINAL,
         checkpoint(lambda c: c | {"init_args": {"configuration": "4d"}}),
-        ("what nnU-Net cannot load", "4d"),
+        ("nnU-Net cannot load", "4d"),
     ),
 }
 
 
 @pytest.mark.parametrize(("file", "change", "words"), COARSE.values(), ids=COARSE)
-def test_a_coarse_model(make_trainer, model: Path, file: str, change: Callable, words: tuple[str, ...]):
+def test_a_coarse_model(
+    make_trainer: Callable[..., PretrainingTrainer],
+    model: Path,
+    file: str,
+    change: Callable[[Path], object],
+    words: tuple[str, ...],
+) -> None:
     change(model / file)
     with refused("nnUNetTrainerShort__nnUNetTinyPlans__2d", *words):
         make_trainer().initialize()

@@ -1,4 +1,4 @@
-"""Files of a preprocessed data set that are not what nnU-Net wrote: told before the first step, by their names."""
+"""Damaged files of a preprocessed data set: an error names them before the first step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import blosc2
 import numpy as np
@@ -15,11 +16,16 @@ from refusal import refused
 
 from nnunet_semcl.cli import main
 
+if TYPE_CHECKING:
+    from conftest import NNUNetFolders
+
+    from nnunet_semcl.pretraining.trainer import PretrainingTrainer
+
 CASES = [f"phantom_{number:03d}" for number in range(5)]
 TRAINED, VALIDATED = "phantom_000", "phantom_004"
 TRAINERS = pytest.mark.parametrize("trainer", ["SemCLTrainerShort", "IDEALTrainerShort"])
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 def array(change: Callable[[np.ndarray], np.ndarray]) -> Change:
@@ -32,7 +38,7 @@ def array(change: Callable[[np.ndarray], np.ndarray]) -> Change:
 
 
 def voxels(value: float) -> Change:
-    """Some voxels of another value."""
+    """Sets some voxels to a value."""
 
     def fill(values: np.ndarray) -> np.ndarray:
         values[0, 3:5, 7] = value
@@ -50,12 +56,12 @@ def cut(length: int) -> Change:
 
 
 def moved(locations: dict) -> dict:
-    return {o: np.asarray(found) + 1000 for o, found in locations.items()}
+    return {obj: np.asarray(voxels) + 1000 for obj, voxels in locations.items()}
 
 
 @pytest.fixture
-def start(folders, make_trainer) -> Callable[[str], None]:
-    """Starts a training as nnUNetv2_train does, which none of these may survive."""
+def start(folders: NNUNetFolders, make_trainer: Callable[..., PretrainingTrainer]) -> Callable[[str], None]:
+    """Starts a training as nnUNetv2_train does."""
     splits = [{"train": CASES[:4], "val": CASES[4:]}]
     (folders.preprocessed / "splits_final.json").write_text(json.dumps(splits))
 
@@ -68,77 +74,91 @@ def start(folders, make_trainer) -> Callable[[str], None]:
 
 
 CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
-    "no image": (".b2nd", Path.unlink, ("found the case 'phantom_00", "not in", "nnUNetv2_preprocess -d 999")),
-    "no segmentation": ("_seg.b2nd", Path.unlink, ("_seg.b2nd: found no such file", "nnUNetv2_preprocess -d 999")),
-    "no properties": (".pkl", Path.unlink, (".pkl: found no such file", "nnUNetv2_preprocess -d 999")),
-    "an empty image file": (".b2nd", cut(0), (".b2nd: found a file that cannot be read", "Preprocess this case again")),
-    "an image cut off in its header": (".b2nd", cut(300), (".b2nd: found a file that cannot be read",)),
-    "an image that lacks a byte": (".b2nd", cut(-1), (".b2nd: found a file that cannot be read",)),
-    "an error page as image": (
+    "no image": (
+        ".b2nd",
+        Path.unlink,
+        ("the case 'phantom_00", "is not preprocessed in", "nnUNetv2_preprocess -d 999"),
+    ),
+    "no segmentation": ("_seg.b2nd", Path.unlink, ("_seg.b2nd does not exist", "nnUNetv2_preprocess -d 999")),
+    "no properties": (".pkl", Path.unlink, (".pkl does not exist", "nnUNetv2_preprocess -d 999")),
+    "an empty image file": (".b2nd", cut(0), (".b2nd cannot be read (", "Preprocess this case again")),
+    "an image truncated in its header": (".b2nd", cut(300), (".b2nd cannot be read (",)),
+    "an image without its last byte": (".b2nd", cut(-1), (".b2nd cannot be read (",)),
+    "an error page instead of an image": (
         ".b2nd",
         lambda file: file.write_text("an error page"),
-        (".b2nd: found a file that cannot be read",),
+        (".b2nd cannot be read (",),
     ),
-    "a segmentation cut off": ("_seg.b2nd", cut(-50), ("_seg.b2nd: found a file that cannot be read",)),
-    "an empty properties file": (".pkl", cut(0), (".pkl: found a file that cannot be read", "a whole one")),
-    "properties cut off": (".pkl", cut(300), (".pkl: found a file that cannot be read (pickle data was truncated)",)),
-    "NaN": (".b2nd", voxels(np.nan), (".b2nd: found 96 values that are NaN or infinite", "Mend the image")),
-    "infinity": (".b2nd", voxels(-np.inf), (".b2nd: found 96 values that are NaN or infinite",)),
-    "NaN everywhere": (".b2nd", array(lambda v: v * np.nan), (".b2nd: found 46080 values that are NaN",)),
+    "a truncated segmentation": ("_seg.b2nd", cut(-50), ("_seg.b2nd cannot be read (",)),
+    "an empty properties file": (".pkl", cut(0), (".pkl cannot be read (", "Preprocess this case again")),
+    "truncated properties": (".pkl", cut(300), (".pkl cannot be read (pickle data was truncated)",)),
+    "NaN": (".b2nd", voxels(np.nan), (".b2nd: 96 values are NaN or infinite", "Fix the raw image")),
+    "infinity": (".b2nd", voxels(-np.inf), (".b2nd: 96 values are NaN or infinite",)),
+    "NaN everywhere": (".b2nd", array(lambda v: v * np.nan), (".b2nd: 46080 values are NaN",)),
     "two channels": (
         ".b2nd",
         array(lambda v: np.concatenate((v, v))),
-        (".b2nd: found the shape (2, 24, 40, 48)", "(1, x, y, z)"),
+        (".b2nd: the shape (2, 24, 40, 48) is not (1, x, y, z)", "Preprocess this case again"),
     ),
-    "no channel axis": (".b2nd", array(lambda v: v[0]), (".b2nd: found the shape (24, 40, 48)",)),
-    "no voxel": (".b2nd", array(lambda v: v[:, :0]), (".b2nd: found the shape (1, 0, 40, 48)", "some voxels")),
+    "no channel axis": (".b2nd", array(lambda v: v[0]), (".b2nd: the shape (24, 40, 48) is not (1, x, y, z)",)),
+    "no voxel": (".b2nd", array(lambda v: v[:, :0]), (".b2nd: the shape (1, 0, 40, 48) is not", "one voxel or more")),
     "a smaller segmentation": (
         "_seg.b2nd",
         array(lambda v: v[:, :-1]),
-        ("_seg.b2nd: found the shape (1, 23, 40, 48)", "as its image has"),
+        (
+            "_seg.b2nd: the shape (1, 23, 40, 48) does not match the image, which needs (1, 24, 40, 48)",
+            "Preprocess this",
+        ),
     ),
     "a label that dataset.json lacks": (
         "_seg.b2nd",
         voxels(9),
-        ("_seg.b2nd: found the label 9", "the labels of dataset.json alone, 0, 1, 2"),
+        ("_seg.b2nd: the label 9 is not one of 0, 1, 2", "dataset.json"),
     ),
-    "a negative label": ("_seg.b2nd", voxels(-2), ("_seg.b2nd: found the label -2", "Mend the label file")),
+    "a negative label": ("_seg.b2nd", voxels(-2), ("_seg.b2nd: the label -2 is not one of", "Fix the raw label file")),
     "properties that are a list": (
         ".pkl",
         properties(lambda p: [p]),
-        (".pkl: found no class_locations", "nnUNetv2_plan_and_preprocess"),
+        (".pkl has no class_locations", "nnUNetv2_plan_and_preprocess"),
     ),
     "no class locations": (
         ".pkl",
         properties(lambda p: p | {"class_locations": None}),
-        (".pkl: found no class_locations",),
+        (".pkl has no class_locations",),
     ),
     "class locations that are a list": (
         ".pkl",
         properties(lambda p: p | {"class_locations": [1]}),
-        (".pkl: found class_locations that are no",),
+        (".pkl: class_locations are not voxels",),
     ),
     "class locations without the channel": (
         ".pkl",
         properties(lambda p: p | {"class_locations": {1: np.zeros((5, 3), int)}}),
-        (".pkl: found class_loc",),
+        (".pkl: class_locations are not voxels (channel, x, y, z)",),
     ),
     "class locations beyond the image": (
         ".pkl",
         properties(lambda p: p | {"class_locations": moved(p["class_locations"])}),
-        (".pkl: found voxels of object 1 beyond the image", "voxels within (24, 40, 48)"),
+        (".pkl: class_locations of object 1 are not all within the image of (24, 40, 48)",),
     ),
     "no geometry": (
         ".pkl",
         properties(lambda p: {"class_locations": p["class_locations"]}),
-        (".pkl: found no spacing, shape_before_cropping, bbox_used_for_cropping", "as nnU-Net writes them"),
+        (".pkl lacks nnU-Net's properties spacing, shape_before_cropping, bbox_used_for_cropping", "Preprocess"),
     ),
 }
 
 
 @pytest.mark.parametrize(("ending", "change", "words"), CASE_FILES.values(), ids=CASE_FILES)
 @pytest.mark.parametrize("case", [TRAINED, VALIDATED])
-def test_case(folders, start, case: str, ending: str, change: Change, words: tuple[str, ...]):
+def test_case(
+    folders: NNUNetFolders,
+    start: Callable[[str], None],
+    case: str,
+    ending: str,
+    change: Change,
+    words: tuple[str, ...],
+) -> None:
     change(folders.preprocessed / "nnUNetPlans_2d" / f"{case}{ending}")
     with refused(case, *words):
         start("IDEALTrainerShort" if case == VALIDATED else "SemCLTrainerShort")
@@ -147,44 +167,46 @@ def test_case(folders, start, case: str, ending: str, change: Change, words: tup
 
 @TRAINERS
 @pytest.mark.parametrize("name", [".DS_Store", "notes.txt", "phantom_000.nii.gz"])
-def test_a_file_that_is_no_case(folders, start, trainer: str, name: str):
+def test_a_file_that_belongs_to_no_case(
+    folders: NNUNetFolders, start: Callable[[str], None], trainer: str, name: str
+) -> None:
     (folders.preprocessed / "nnUNetPlans_2d" / name).touch()
-    with refused(f"nnUNetPlans_2d/{name}: found a file that nnU-Net does not know", "Move it away"):
+    with refused(f"nnUNetPlans_2d/{name} is not a file of a preprocessed case", "Move it out"):
         start(trainer)
 
 
-def test_cases_in_two_formats(folders, start):
+def test_cases_in_two_formats(folders: NNUNetFolders, start: Callable[[str], None]) -> None:
     (folders.preprocessed / "nnUNetPlans_2d" / "phantom_000.npz").touch()
     with refused("nnUNetPlans_2d", "cases as .b2nd and as .npz", "Preprocess the data set again"):
         start("SemCLTrainerShort")
 
 
-def test_no_object_in_any_training_case(folders, start):
+def test_no_object_in_any_training_case(folders: NNUNetFolders, start: Callable[[str], None]) -> None:
     for case in CASES:
         file = folders.preprocessed / "nnUNetPlans_2d" / f"{case}.pkl"
-        properties(lambda p: p | {"class_locations": {o: [] for o in p["class_locations"]}})(file)
+        properties(lambda p: p | {"class_locations": {obj: [] for obj in p["class_locations"]}})(file)
         array(np.zeros_like)(file.with_name(f"{case}_seg.b2nd"))
     with refused("nnUNetPlans_2d", "no voxel of any object in the 4 training cases", "-tr nnUNetTrainer"):
         start("SemCLTrainerShort")
 
 
-def test_an_empty_mask_beside_others_works(folders, start):
+def test_an_empty_mask_among_others_works(folders: NNUNetFolders, start: Callable[[str], None]) -> None:
     file = folders.preprocessed / "nnUNetPlans_2d" / f"{TRAINED}.pkl"
-    properties(lambda p: p | {"class_locations": {o: [] for o in p["class_locations"]}})(file)
+    properties(lambda p: p | {"class_locations": {obj: [] for obj in p["class_locations"]}})(file)
     array(np.zeros_like)(file.with_name(f"{TRAINED}_seg.b2nd"))
     start("SemCLTrainerShort")
 
 
 UNLABELLED_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
-    "an image cut off": (
+    "a truncated image": (
         "scan.b2nd",
         cut(300),
-        ("scan.b2nd: found a file that cannot be read", "nnunet-semcl unlabelled"),
+        ("scan.b2nd cannot be read (", "nnunet-semcl unlabelled"),
     ),
-    "NaN": ("scan.b2nd", voxels(np.nan), ("scan.b2nd: found 96 values that are NaN",)),
-    "no channel axis": ("scan.b2nd", array(lambda v: v[0]), ("scan.b2nd: found the shape (24, 40, 48)",)),
+    "NaN": ("scan.b2nd", voxels(np.nan), ("scan.b2nd: 96 values are NaN",)),
+    "no channel axis": ("scan.b2nd", array(lambda v: v[0]), ("scan.b2nd: the shape (24, 40, 48) is not (1, x, y, z)",)),
     "no record": ("preprocessing.json", Path.unlink, ("cases without a preprocessing.json", "Move the folder away")),
-    "a record cut off": ("preprocessing.json", cut(10), ("preprocessing.json", "broken JSON")),
+    "a truncated record": ("preprocessing.json", cut(10), ("preprocessing.json", "broken JSON")),
     "a record that is a list": (
         "preprocessing.json",
         lambda file: file.write_text("[1]"),
@@ -195,7 +217,14 @@ UNLABELLED_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize(("name", "change", "words"), UNLABELLED_FILES.values(), ids=UNLABELLED_FILES)
 @TRAINERS
-def test_unlabelled_case(folders, start, trainer: str, name: str, change: Change, words: tuple[str, ...]):
+def test_unlabelled_case(
+    folders: NNUNetFolders,
+    start: Callable[[str], None],
+    trainer: str,
+    name: str,
+    change: Change,
+    words: tuple[str, ...],
+) -> None:
     images = folders.root / "images"
     images.mkdir()
     shutil.copy(next((folders.raw / "imagesTs").iterdir()), images / "scan_0000.nii.gz")

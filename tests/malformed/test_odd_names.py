@@ -1,15 +1,22 @@
-"""Names that look malformed and are not: folders with spaces, cases with dots, brackets and letters of all kinds."""
+"""Unusual but valid names: folders with spaces, cases with dots, brackets and letters of many alphabets."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from nnunet_semcl.cli import main
+
+if TYPE_CHECKING:
+    from conftest import NNUNetFolders
+
+    from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
 NAMES = {
     "phantom_000": "Müller, Jörg (2)",
@@ -20,7 +27,12 @@ NAMES = {
 
 
 @pytest.mark.parametrize("trainer", ["SemCLTrainerShort", "IDEALTrainerShort"])
-def test_odd_names_work(folders, make_trainer, monkeypatch, trainer: str) -> None:
+def test_odd_names_work(
+    folders: NNUNetFolders,
+    make_trainer: Callable[..., PretrainingTrainer],
+    monkeypatch: pytest.MonkeyPatch,
+    trainer: str,
+) -> None:
     root = folders.root / "my data (copy) ü"
     root.mkdir()
     for name in ("preprocessed", "results"):

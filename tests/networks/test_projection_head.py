@@ -1,3 +1,5 @@
+"""Pooling under attention masks, and the projection of the pooled features."""
+
 import torch
 
 from nnunet_semcl.networks.projection_head import ProjectionHead, attention_pool
@@ -8,13 +10,13 @@ def features(seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(3, 4, 16, 16, generator=generator), torch.randn(3, 6, 4, 4, generator=generator)]
 
 
-def test_full_attention_is_the_plain_global_average():
+def test_full_attention_equals_the_global_average() -> None:
     plain = torch.cat([f.mean((2, 3)) for f in features()], dim=1)
     torch.testing.assert_close(attention_pool(features(), torch.ones(3, 1, 16, 16)), plain)
     torch.testing.assert_close(attention_pool(features(), None), plain)
 
 
-def test_only_what_the_attention_covers_counts():
+def test_only_voxels_under_the_attention_count() -> None:
     attention = torch.zeros(3, 1, 16, 16)
     attention[:, :, :8, 4:8] = 1  # rows 0 and 1 of column 1 in the bottleneck
     fine, coarse = features()
@@ -26,7 +28,7 @@ def test_only_what_the_attention_covers_counts():
     torch.testing.assert_close(attention_pool(elsewhere, attention), pooled)
 
 
-def test_an_object_of_a_single_voxel_is_finite_in_3d():
+def test_an_object_of_a_single_voxel_is_finite_in_3d() -> None:
     attention = torch.zeros(2, 1, 16, 16, 8)
     attention[:, 0, 5, 9, 3] = 1
     stages = [torch.randn(2, 4, 16, 16, 8), torch.randn(2, 6, 2, 2, 2)]

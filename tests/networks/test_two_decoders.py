@@ -1,3 +1,5 @@
+"""Two decoders on one encoder: the planned one unchanged, the other one different."""
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
@@ -6,10 +8,12 @@ from torch import nn
 from nnunet_semcl.networks.two_decoders import TwoDecoders
 
 
-def network(kind=PlainConvUNet, axes=2) -> nn.Module:
+def network(
+    kind: type[PlainConvUNet | ResidualEncoderUNet] = PlainConvUNet, axes: int = 2
+) -> PlainConvUNet | ResidualEncoderUNet:
     torch.manual_seed(0)
     conv, norm = (nn.Conv2d, nn.InstanceNorm2d) if axes == 2 else (nn.Conv3d, nn.InstanceNorm3d)
-    strides = [[1] * axes, [2] * axes, [1] + [2] * (axes - 1)]  # anisotropic at last
+    strides = [[1] * axes, [2] * axes, [1] + [2] * (axes - 1)]  # the last one is anisotropic
     depth = "n_blocks_per_stage" if kind is ResidualEncoderUNet else "n_conv_per_stage"
     return kind(
         input_channels=1, n_stages=3, features_per_stage=[4, 6, 8], conv_op=conv, kernel_sizes=3, strides=strides,
@@ -20,7 +24,9 @@ def network(kind=PlainConvUNet, axes=2) -> nn.Module:
 
 @pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize("kind", [PlainConvUNet, ResidualEncoderUNet])
-def test_the_first_output_is_the_planned_networks_and_the_second_has_its_shapes(kind, axes):
+def test_the_first_output_is_the_planned_networks_and_the_second_has_its_shapes(
+    kind: type[PlainConvUNet | ResidualEncoderUNet], axes: int
+) -> None:
     planned = network(kind, axes)
     image = torch.randn(2, 1, *[16] * axes)
     expected = planned(image)
@@ -30,7 +36,7 @@ def test_the_first_output_is_the_planned_networks_and_the_second_has_its_shapes(
     assert not any(torch.allclose(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_the_planned_network_keeps_its_keys_and_the_encoder_is_shared():
+def test_the_planned_network_keeps_its_keys_and_the_encoder_is_shared() -> None:
     planned = network()
     before = {key: value.clone() for key, value in planned.state_dict().items()}
     both = TwoDecoders(planned)
@@ -44,7 +50,7 @@ def test_the_planned_network_keeps_its_keys_and_the_encoder_is_shared():
     assert all(p.grad is None for p in planned.decoder.stages.parameters())
 
 
-def test_no_transposed_convolution_and_other_features_each_time():
+def test_no_transposed_convolution_and_random_features_in_training() -> None:
     both = TwoDecoders(network())
     assert not any(isinstance(m, nn.ConvTranspose2d) for m in both.second.modules())
     image = torch.randn(1, 1, 16, 16)

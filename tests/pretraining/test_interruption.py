@@ -1,16 +1,20 @@
 """A second process on the same fold, SIGTERM, and folders that cannot be written."""
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import MakeTrainer, NNUNetFolders
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining.interruption import exclusive, on_sigterm
@@ -19,44 +23,46 @@ ID = 999
 COMMAND = f"nnUNetv2_train {ID} 2d 0 -tr SemCLTrainerManyEpochs -p nnUNetTinyPlans -device cpu"
 
 
-def wait_for(there, process) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
-    while not there():
+    while not condition():
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_sigterm_and_a_second_process(folders, workers):
+def test_sigterm_and_a_second_process(folders: NNUNetFolders, workers: str) -> None:
     folders.environment["nnUNet_n_proc_DA"] = workers
     fold = folders.fold("SemCLTrainerManyEpochs", "2d")
     process = folders.start(COMMAND)
     wait_for((fold / "checkpoint_pretraining.pth").is_file, process)
-    process.send_signal(signal.SIGSTOP)  # it must not end before the second has come
+    process.send_signal(signal.SIGSTOP)  # it must not end before the second one starts
     second = folders.run(COMMAND)
     process.send_signal(signal.SIGCONT)
     assert second.returncode != 0
-    assert f"{fold}: found another process that trains in it" in second.stdout
-    os.killpg(process.pid, signal.SIGTERM) if workers == "1" else process.terminate()  # a scheduler reaches workers too
+    assert f"another process is training this fold: {fold}" in second.stdout
+    os.killpg(process.pid, signal.SIGTERM) if workers == "1" else process.terminate()  # schedulers signal workers too
     output = process.communicate()[0]
     assert process.returncode == 143, output
-    assert f"is in {fold}: go on with the same command and --c" in output
+    assert f"is in {fold}: continue with the same command and --c" in output
     assert (fold / "checkpoint_pretraining.pth").is_file()
     assert not (fold / "checkpoint_pretrained.pth").is_file()
 
 
-def test_alone_in_a_folder(tmp_path: Path) -> None:
-    with exclusive(tmp_path), pytest.raises(InputError, match="another process that trains in it"), exclusive(tmp_path):
+def test_only_one_process_holds_a_folder(tmp_path: Path) -> None:
+    message = rf"another process is training this fold: {tmp_path}\. Wait for it, or stop it\."
+    with exclusive(tmp_path), pytest.raises(InputError, match=message), exclusive(tmp_path):
         pass
     with exclusive(tmp_path):  # free again
         pass
 
 
-def test_sigterm_is_told_once_and_by_the_main_process(tmp_path: Path) -> None:
-    told: list[int] = []
-    former = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped, on_sigterm(lambda: told.append(os.getpid())):
+def test_sigterm_is_reported_once_and_by_the_main_process(tmp_path: Path) -> None:
+    reported: list[int] = []
+    previous_handler = signal.getsignal(signal.SIGTERM)
+
+    def signal_a_worker_then_this_process() -> None:
         fork = multiprocessing.get_context("fork")
         runs = fork.Event()
         worker = fork.Process(target=lambda: (runs.set(), time.sleep(60)))
@@ -65,16 +71,19 @@ def test_sigterm_is_told_once_and_by_the_main_process(tmp_path: Path) -> None:
         worker.terminate()
         worker.join()
         assert worker.exitcode == 143
-        assert not told
+        assert not reported
         os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped, on_sigterm(lambda: reported.append(os.getpid())):
+        signal_a_worker_then_this_process()
     assert stopped.value.code == 143
-    assert told == [os.getpid()]
-    assert signal.getsignal(signal.SIGTERM) == former
+    assert reported == [os.getpid()]
+    assert signal.getsignal(signal.SIGTERM) == previous_handler
 
 
 @contextmanager
-def without_rights() -> Iterator[None]:
-    """Root may write everywhere; so for a while this process is nobody."""
+def without_permissions() -> Iterator[None]:
+    """Root may write everywhere, so this process becomes the user nobody for a while."""
     if os.geteuid() != 0:
         yield
         return
@@ -87,7 +96,7 @@ def without_rights() -> Iterator[None]:
 
 @pytest.fixture
 def read_only() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp())  # not tmp_path, whose parents are closed to others
+    folder = Path(tempfile.mkdtemp())  # not tmp_path: other users may not enter its parents
     folder.chmod(0o555)
     yield folder
     folder.chmod(0o755)
@@ -96,16 +105,18 @@ def read_only() -> Iterator[Path]:
 
 def test_a_read_only_fold(read_only: Path) -> None:
     with (
-        without_rights(),
-        pytest.raises(InputError, match=rf"{read_only}.*Permission denied.*nnUNet_results"),
+        without_permissions(),
+        pytest.raises(InputError, match=rf"cannot use {read_only}.*Permission denied.*permission.*nnUNet_results"),
         exclusive(read_only),
     ):
         pass
 
 
-def test_a_results_folder_that_is_none(folders, make_trainer, monkeypatch) -> None:
+def test_a_results_folder_that_is_a_file(
+    folders: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = folders.root / "results.txt"
     file.touch()
     monkeypatch.setenv("nnUNet_results", str(file))
-    with pytest.raises(InputError, match=rf"{file}/.*Not a directory.*nnUNet_results"):
+    with pytest.raises(InputError, match=rf"cannot use {file}/.*Not a directory.*nnUNet_results"):
         make_trainer()

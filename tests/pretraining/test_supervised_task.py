@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
@@ -7,7 +9,7 @@ from torch import nn
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 
 
-def test_it_learns_under_nnunets_loss_with_deep_supervision():
+def test_it_learns_with_nnunets_loss_and_deep_supervision() -> None:
     torch.manual_seed(0)
     network = PlainConvUNet(
         1, 3, (4, 8, 8), nn.Conv2d, 3, (1, 2, 2), 1, 3, 1,

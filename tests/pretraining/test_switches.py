@@ -1,39 +1,41 @@
-"""nnU-Net's other switches with our trainers."""
+"""nnU-Net's other options with our trainers."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
 TRAIN = "nnUNetv2_train 999 2d 0 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu"
 
 
-def test_npz_then_validation_alone_with_the_best_checkpoint(folders):
+def test_npz_then_validation_alone_with_the_best_checkpoint(folders: NNUNetFolders) -> None:
     trained = folders.run(f"{TRAIN} --npz")
     assert trained.returncode == 0, trained.stdout
     fold = folders.fold("SemCLTrainerShort", "2d")
     case = json.loads((folders.preprocessed / "splits_final.json").read_text())[0]["val"][0]
     probabilities = fold / "validation" / f"{case}.npz"
-    of_final = np.load(probabilities)["probabilities"]
-    assert np.allclose(of_final.sum(0), 1, atol=1e-3)
+    final_probabilities = np.load(probabilities)["probabilities"]
+    assert np.allclose(final_probabilities.sum(0), 1, atol=1e-3)
     best = torch.load(fold / "checkpoint_best.pth", weights_only=False)
     final = (fold / "checkpoint_final.pth").read_bytes()
     for weight in best["network_weights"].values():
-        weight.neg_()  # so that it can be told which one validates
+        weight.neg_()  # makes the best checkpoint predict differently from the final one
     torch.save(best, fold / "checkpoint_best.pth")
 
     validated = folders.run(f"{TRAIN} --val --val_best --npz")
     assert validated.returncode == 0, validated.stdout
     assert "epoch" not in validated.stdout.lower()
-    assert not np.allclose(np.load(probabilities)["probabilities"], of_final, atol=0.01)
+    assert not np.allclose(np.load(probabilities)["probabilities"], final_probabilities, atol=0.01)
     assert (fold / "checkpoint_final.pth").read_bytes() == final
 
 
-def test_disable_checkpointing(folders):
+def test_disable_checkpointing(folders: NNUNetFolders) -> None:
     assert folders.run("nnunet-semcl label-budget -d 999 --labelled 2").returncode == 0
     command = "nnUNetv2_train 999 2d 5 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu --disable_checkpointing"
     result = folders.run(command)
@@ -45,7 +47,7 @@ def test_disable_checkpointing(folders):
 
 
 @pytest.mark.parametrize("name", ["SemCLTrainerShort", "IDEALTrainerShort"])
-def test_pretraining_starts_from_pretrained_weights(make_trainer, tmp_path, name):
+def test_pretraining_starts_from_pretrained_weights(make_trainer: MakeTrainer, tmp_path: Path, name: str) -> None:
     given = make_trainer("nnUNetTrainerShort")
     given.initialize()
     file = tmp_path / "given.pth"

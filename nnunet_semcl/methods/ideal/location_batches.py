@@ -1,4 +1,4 @@
-"""IDEAL's batches: two views each of patches from all cases, and the locations that both views show. No label."""
+"""IDEAL's batches: two views of each patch, and the locations that both views show. No label is used."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.methods.ideal.located_views import LocatedViews, shared_locations
 
 DRAWS = 20
-FEWEST = 8  # shared locations: with fewer, a patch is drawn anew
+FEWEST = 8  # if two views share fewer locations, another patch is drawn
+
+# Views of query and key, then of each shared location: voxel, place and source; and the number of draws before.
+Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]
 
 
 class LocationBatches(Dataset):
-    """Batch number i, a function of the seed and i alone.
+    """Batch number i depends only on the seed and i.
 
     Args:
-        images: files of the cases, preprocessed, without extension. Nothing but the images is opened.
+        images: preprocessed images without extension. No other file of a case is opened.
         views: draws the views.
-        patches: how many patches a batch holds.
-        locations: how many locations a patch gives at most.
-        spacing: of a voxel in mm, one for each axis of a view.
+        patches: number of patches in a batch.
+        locations: largest number of locations in a patch.
+        spacing: voxel spacing in mm, for each axis of a view.
         seed: of all batches.
     """
 
@@ -47,9 +50,16 @@ class LocationBatches(Dataset):
         self.seed = seed
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Of B patches: query and key (B, C, X, Y[, Z]) float32, the two views. Of N locations in all: image (N,)
-        int64, the number of the patch; voxel (N, axes) int64 in the query; place (N, axes) float32 in voxels of the
-        key; position (N, axes) float32 in mm. redrawn () float32, how many pairs of views shared too little."""
+        """Draws batch number `number`, of B patches with N locations in total.
+
+        Shape:
+            query, key: (B, C, X, Y[, Z]) float32, the two views of each patch.
+            image: (N,) int64, the patch of each location.
+            voxel: (N, axes) int64, the location in voxels of the query.
+            place: (N, axes) float32, the location in voxels of the key.
+            position: (N, axes) float32, the location in the patch in mm.
+            redrawn: () float32, number of pairs that were drawn again because their views shared too little.
+        """
         with seeded(self.seed, number) as rng:
             cases = [
                 self.images[i] for i in rng.choice(len(self.images), self.patches, self.patches > len(self.images))
@@ -66,27 +76,29 @@ class LocationBatches(Dataset):
             "redrawn": torch.tensor(float(sum(redrawn))),
         }
 
-    def _pair(self, case: Path, rng: np.random.Generator) -> tuple:
+    def _pair(self, case: Path, rng: np.random.Generator) -> Pair:
         volume = open_case(case)
         two_d = len(self.views.cut_size) == 2
         size = np.array([1, *self.views.cut_size] if two_d else self.views.cut_size)
         seen = np.array([1, *self.views.size] if two_d else self.views.size)
         shape = np.array(volume.shape[1:])
         for redrawn in range(DRAWS):
-            # As nnU-Net: a view anywhere in the case, beyond it only where the case is smaller.
+            # As in nnU-Net: a view is anywhere within the case, and exceeds it only if the case is smaller.
             margin = np.minimum(seen, shape) / 2
             centre = rng.uniform(margin, shape - margin)
             start = np.floor(centre - size / 2).astype(int)
             box = np.stack((start, start + size), axis=1).tolist()
             image = crop_and_pad_nd(volume, box, 0).astype(np.float32, copy=False)
             inside = np.zeros((1, *size), bool)
-            inside[(0, *(slice(max(0, -s), max(0, n - s)) for s, n in zip(start, shape, strict=True)))] = True
+            covered = tuple(slice(max(0, -s), max(0, n - s)) for s, n in zip(start, shape, strict=True))
+            inside[0][covered] = True
             if two_d:
                 image, inside = image[:, 0], inside[:, 0]
-            (query, *first), (key, *second) = (
-                self.views(torch.from_numpy(image), torch.from_numpy(inside)) for _ in range(2)
-            )
-            shared = shared_locations(first, second, self.locations, rng)
-            if len(shared[0]) >= min(FEWEST, self.locations):
-                return query, key, *shared, redrawn
-        raise RuntimeError(f"{case}: in {DRAWS} draws two views never shared {FEWEST} locations. Is the image empty?")
+            query, key = (self.views(torch.from_numpy(image), torch.from_numpy(inside)) for _ in range(2))
+            voxels, places, sources = shared_locations(query[1:], key[1:], self.locations, rng)
+            if len(voxels) >= min(FEWEST, self.locations):
+                return query[0], key[0], voxels, places, sources, redrawn
+        raise RuntimeError(
+            f"{case}: {DRAWS} pairs of views shared fewer than {FEWEST} locations each. "
+            "Check whether the image is empty."
+        )

@@ -1,4 +1,4 @@
-"""IDEAL's first phase: the same anatomical location in two views attracts itself, other locations repel."""
+"""IDEAL's first phase: two views of the same anatomical location attract, different locations repel each other."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 
 class IDEALTask(PretrainingTask):
-    """Dense local contrast between a query network and a key network that follows it by momentum.
+    """Dense local contrast between a query network and a key network, its moving average.
 
     Source: Basak et al., IDEAL: Improved DEnse locAL Contrastive Learning for Semi-Supervised Medical Image
-    Segmentation, ICASSP 2023, arXiv 2210.15075. Query and key encoder and the single 1x1 convolution as projection
-    head are theirs; the loss, the level and the momentum are inferred, see DenseContrastiveLoss.
+    Segmentation, ICASSP 2023, arXiv 2210.15075. The paper describes the query and key encoders and a single 1x1
+    convolution as projection head; the loss, the level and the momentum are inferred, see DenseContrastiveLoss.
 
     Args:
-        network: nnU-Net's planned one; the query network. Changed in place until `remove_additions`.
-        level: of the decoder's features, 0 for the finest.
-        embedding_dim: length of an embedding.
-        temperature: of the contrast.
-        radius: in mm, within which locations of one image do not repel.
-        momentum: of the key network, from 0, a copy, to 1, which never moves.
+        network: nnU-Net's planned network, used as the query network. Changed in place until `remove_additions`.
+        level: level of the decoder whose features are contrasted; 0 is the finest.
+        embedding_dim: length of an embedding vector.
+        temperature: temperature of the contrastive loss.
+        radius: radius in mm within which locations of the same image do not repel each other.
+        momentum: momentum of the key network, from 0 (a copy of the query network) to 1 (never updated).
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class IDEALTask(PretrainingTask):
         super().__init__()
         self.network = network
         self.key_network = deepcopy(network).requires_grad_(False)
-        self.features = DecoderFeatures(network.decoder, level)
-        self.key_features = DecoderFeatures(self.key_network.decoder, level)
-        # A 1x1 convolution at the locations alone: there it is a linear layer.
+        self.features = DecoderFeatures(network.get_submodule("decoder"), level)
+        self.key_features = DecoderFeatures(self.key_network.get_submodule("decoder"), level)
+        # At single locations a 1x1 convolution is a linear layer.
         self.head = nn.Linear(self.features.channels, embedding_dim).to(next(network.parameters()).device)
         self.key_head = deepcopy(self.head).requires_grad_(False)
         self.momentum = momentum
@@ -52,13 +52,21 @@ class IDEALTask(PretrainingTask):
 
     @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Batch of B patches: query and key (B, C, X, Y[, Z]), two views of each; of N locations image (N,) in order,
-        voxel (N, axes) in the query, place (N, axes) in voxels of the key, position (N, axes) in mm; redrawn ()."""
+        """Computes the loss and figures of a batch of B patches with N locations in total.
+
+        Shape:
+            query, key: (B, C, X, Y[, Z]), two views of each patch.
+            image: (N,), the patch of each location, in ascending order.
+            voxel: (N, axes), the location in voxels of the query.
+            place: (N, axes), the location in voxels of the key, between voxel centres.
+            position: (N, axes), the location in the patch in mm.
+            redrawn: (), see LocationBatches.
+        """
         self.network(batch["query"])
         query = self.head(features_at(self.features.features, batch["query"], batch["image"], batch["voxel"]))
         with torch.no_grad():
             if self.training:
-                self._follow()
+                self._update_key_network()
             self.key_network(batch["key"])
             key = self.key_head(features_at(self.key_features.features, batch["key"], batch["image"], batch["place"]))
         query, key, position = gather(query), gather(key), gather(batch["position"])
@@ -67,13 +75,13 @@ class IDEALTask(PretrainingTask):
         return {"loss": self.loss(query, key, image, position), **figures}
 
     @torch.compiler.disable
-    def _follow(self) -> None:
-        """Moves the key network towards the query network."""
+    def _update_key_network(self) -> None:
+        """Moves the weights of the key network towards those of the query network."""
         for key_part, part in ((self.key_network, self.network), (self.key_head, self.head)):
             for key, query in zip(key_part.parameters(), part.parameters(), strict=True):
                 key.lerp_(query, 1 - self.momentum)
-            for key, query in zip(key_part.buffers(), part.buffers(), strict=True):
-                key.copy_(query)
+            for key_buffer, query_buffer in zip(key_part.buffers(), part.buffers(), strict=True):
+                key_buffer.copy_(query_buffer)
 
     def remove_additions(self) -> None:
         self.features.remove()
@@ -81,13 +89,17 @@ class IDEALTask(PretrainingTask):
 
 @torch.compiler.disable
 def features_at(features: torch.Tensor, view: torch.Tensor, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Features at places of a view, linear between voxels.
+    """Returns features at places of a view, with linear interpolation between voxels.
 
-    Shape: features (B, C, x, y[, z]) of a view (B, channels, X, Y[, Z]), as fine or coarser; image (N,) in order,
-    places (N, axes) in voxels of the view -> (N, C).
+    Shape:
+        features: (B, C, x, y[, z]), with the resolution of the view or coarser.
+        view: (B, channels, X, Y[, Z]).
+        image: (N,), the patch of each place, in ascending order.
+        places: (N, axes), in voxels of the view.
+        Returns: (N, C).
     """
     size = torch.tensor(view.shape[2:], device=places.device)
-    # From voxel centres to grid_sample's -1 to 1 between the outer edges, axes in its order.
+    # grid_sample expects reversed axes, with -1 and 1 at the outer edges of the view.
     grid = ((2 * places + 1) / size - 1).flip(1).to(features.dtype)
     middle = [1] * (len(size) - 1)
     each = [
@@ -99,6 +111,6 @@ def features_at(features: torch.Tensor, view: torch.Tensor, image: torch.Tensor,
 
 @torch.compiler.disable
 def accuracy(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """Share of the locations whose key is the one most similar to their query: (N, D), (N, D) -> scalar."""
+    """Returns the share of locations whose query is most similar to its own key: (N, D), (N, D) -> scalar."""
     similarity = nn.functional.normalize(query.float()) @ nn.functional.normalize(key.float()).T
     return (similarity.argmax(1) == torch.arange(len(query), device=query.device)).float().mean()

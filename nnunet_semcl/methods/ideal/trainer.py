@@ -1,4 +1,4 @@
-"""IDEALTrainer: dense local contrast without labels, then two decoders that teach each other."""
+"""IDEALTrainer: dense local contrast without labels, then training with two decoders that teach each other."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -34,20 +35,26 @@ from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 class IDEALTrainer(PretrainingTrainer):
     """Dense local contrast, then bidirectional consistency (Basak et al. 2023, arXiv 2210.15075; details inferred).
 
-    The contrast needs no label. Where the fold has unlabelled cases, nnU-Net's training goes on over batches of
-    labelled and unlabelled patches, with a second decoder that is dropped in the end; without, it is nnU-Net's own.
+    The contrast needs no labels. If the fold has unlabelled cases, nnU-Net's training then uses batches of labelled
+    and unlabelled patches and a second decoder, which is dropped at the end. Otherwise it is nnU-Net's own training.
 
     Attributes:
-        use_consistency: whether unlabelled cases take part in nnU-Net's training.
+        use_consistency: whether nnU-Net's training uses unlabelled cases too.
     """
 
     Settings = IDEALSettings
     use_consistency = True
+    batch_size: int
+    loss: nn.Module | partial[torch.Tensor]
     two_decoders: TwoDecoders | None = None
+    two_decoders_forward: nn.Module
+    unlabelled_batches: Iterator[dict[str, torch.Tensor]]
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         if self.is_cascaded:
-            self.print_to_log_file("No pretraining: images alone do not fit a network that also sees a previous stage")
+            self.print_to_log_file(
+                "No pretraining: in a cascade the network's input also has the previous stage's masks"
+            )
             return
         if not self.num_pretraining_epochs:
             return
@@ -74,7 +81,7 @@ class IDEALTrainer(PretrainingTrainer):
     def _set_batch_size_and_oversample(self) -> None:
         super()._set_batch_size_and_oversample()
         if self._is_semi_supervised:
-            # The other half of a batch is unlabelled: a step takes the memory that the plan was made for.
+            # The other half of a batch is unlabelled: a step uses the memory that the plan was made for.
             self.batch_size = max(1, self.batch_size // 2)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -87,11 +94,11 @@ class IDEALTrainer(PretrainingTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.two_decoders is None:
-            self.print_to_log_file("No unlabelled cases take part in training: it is nnU-Net's own")
+            self.print_to_log_file("Training without unlabelled cases: nnU-Net's own")
             return
         cases = ImageOnlyCases(self.unlabelled_images(), self.label_manager)
         self.print_to_log_file(
-            f"Two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches in a batch"
+            f"Training with two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches per batch"
         )
         batches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False, plain_view=True)
         first = self.current_epoch * self.num_iterations_per_epoch * world_size() + self.local_rank
@@ -99,8 +106,9 @@ class IDEALTrainer(PretrainingTrainer):
         self.unlabelled_batches = iter(
             DataLoader(batches, batch_size=None, sampler=numbers, num_workers=get_allowed_n_proc_DA() // 2)
         )
-        self.consistency_loss = BidirectionalConsistencyLoss(self.loss)
-        self.two_decoders_forward = torch.compile(self.two_decoders) if self._do_i_compile() else self.two_decoders
+        self.consistency_loss = BidirectionalConsistencyLoss(cast("nn.Module", self.loss))
+        forward = torch.compile(self.two_decoders) if self._do_i_compile() else self.two_decoders
+        self.two_decoders_forward = cast("nn.Module", forward)
         if self.is_ddp:
             devices = [self.device] if self.device.type == "cuda" else None
             self.two_decoders_forward = DistributedDataParallel(self.two_decoders_forward, devices)
@@ -108,23 +116,23 @@ class IDEALTrainer(PretrainingTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         if self.two_decoders is not None:
-            settings = self.method_settings()
-            weight = settings.consistency * ramp_up(self.current_epoch / self.num_epochs, settings.ramp)
+            settings = self.pretraining_settings()
+            weight = settings["consistency"] * ramp_up(self.current_epoch / self.num_epochs, settings["ramp"])
             self.consistency_loss.weight = weight
             self.two_decoders.train()
             self.print_to_log_file(f"Consistency weight: {weight:.4f}")
 
     def train_step(self, batch: dict) -> dict:
-        """nnU-Net's own step, on both decoders: its precision, clipping and optimiser stay."""
+        """Runs nnU-Net's own step, with its precision, clipping and optimiser, on both decoders."""
         if self.two_decoders is None:
             return super().train_step(batch)
         data = batch["data"].to(self.device, non_blocking=True)
         unlabelled = next(self.unlabelled_batches)
         image, plain = (unlabelled[view].to(self.device, non_blocking=True) for view in ("image", "plain"))
         pseudo_labels = self._pseudo_labels(plain)
-        if self.method_settings().copy_paste:
+        if self.pretraining_settings()["copy_paste"]:
             target = levels_of(batch["target"])[0].to(self.device, non_blocking=True)
-            rng = np.random.default_rng(np.random.randint(2**32))  # from the state that checkpoints hold
+            rng = np.random.default_rng(np.random.randint(2**32))  # from the global state, which checkpoints hold
             image, *pseudo_labels = pasted((data, target, target), (image, *pseudo_labels), rng)
         both = {**batch, "data": torch.cat((data, image))}
         network, loss = self.network, self.loss
@@ -136,13 +144,13 @@ class IDEALTrainer(PretrainingTrainer):
         if not np.isfinite(step["loss"]):
             raise RuntimeError(
                 f"Epoch {self.current_epoch}: the loss is {step['loss']}. The last checkpoint in {self.output_folder} "
-                "is kept. Lower consistency, or look for values that are not finite in the images."
+                "is kept. Lower consistency, or check the images for NaN and infinite values."
             )
         return step
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        self.unlabelled_batches = None  # sends its workers home
+        self.unlabelled_batches = iter(())  # stops the loader's workers
 
     def checkpoint_additions(self) -> dict[str, Any]:
         additions = super().checkpoint_additions()
@@ -153,16 +161,18 @@ class IDEALTrainer(PretrainingTrainer):
     def load_additions(self, additions: dict[str, Any], file: str) -> None:
         super().load_additions(additions, file)
         if ("second_decoder" in additions) != (self.two_decoders is not None):
-            found, expected = "no second decoder", "one, since the fold has unlabelled cases"
             if self.two_decoders is None:
-                found, expected = "a second decoder", "none, since the fold has no unlabelled cases"
-            raise InputError(file, found, expected, "Bring the unlabelled cases back, or start again without --c.")
+                problem, fix = "a second decoder, but the fold has no unlabelled cases now", "Bring them back"
+            else:
+                problem, fix = "no second decoder, but the fold has unlabelled cases now", "Remove them again"
+            raise InputError(f"{file} has {problem}", f"{fix}, or start again without --c.")
         if self.two_decoders is not None:
             self.two_decoders.second.load_state_dict(additions["second_decoder"])
 
     @torch.no_grad()
     def _pseudo_labels(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Of both decoders, from an image and features that nothing disturbs."""
+        """Returns both decoders' hard labels of images, without augmentation and without dropout."""
+        assert self.two_decoders is not None
         self.two_decoders.eval()
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             outputs = self.two_decoders(image)
@@ -170,8 +180,12 @@ class IDEALTrainer(PretrainingTrainer):
         return [self._hard_labels(levels_of(output)[0]) for output in outputs]
 
     def _hard_labels(self, output: torch.Tensor) -> torch.Tensor:
-        """As nnU-Net's loss takes a target: (B, K, X, Y[, Z]) -> labels (B, 1, X, Y[, Z]), or regions (B, K, X, Y[, Z])
-        and, with an ignore label, one more channel that ignores nothing."""
+        """Converts an output (B, K, X, Y[, Z]) to a target for nnU-Net's loss.
+
+        Returns:
+            Labels (B, 1, X, Y[, Z]), or regions (B, K, X, Y[, Z]); with an ignore label, regions have one more channel,
+            which ignores nothing.
+        """
         labels = self.label_manager
         if not labels.has_regions:
             return output.argmax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Variants of IDEALTrainer, named as nnU-Net names its own: -tr IDEALTrainer_100epochs."""
+"""Variants of IDEALTrainer, named like nnU-Net's: -tr IDEALTrainer_100epochs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
 
 
 class IDEALTrainer_5epochs(IDEALTrainer):
+    """5 epochs, after 2 of pretraining."""
+
     num_pretraining_epochs, num_epochs = 2, 5
 
 
 class IDEALTrainer_100epochs(IDEALTrainer):
+    """100 epochs, after 10 of pretraining."""
+
     num_pretraining_epochs, num_epochs = 10, 100
 
 
 class IDEALTrainer_250epochs(IDEALTrainer):
+    """250 epochs, after 25 of pretraining."""
+
     num_pretraining_epochs, num_epochs = 25, 250
 
 
 class IDEALTrainer_noPretraining(IDEALTrainer):
-    """Training with two decoders alone."""
+    """No dense contrast, only training with two decoders."""
 
     num_pretraining_epochs = 0
 
 
 class IDEALTrainer_noConsistency(IDEALTrainer):
-    """Dense contrast alone, then nnU-Net's own training."""
+    """Dense contrast, then nnU-Net's own training, without a second decoder."""
 
     use_consistency = False
 

@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint_final.pth"
 
 
 def own_model(trainer: PretrainingTrainer) -> nnUNetPredictor:
-    """A predictor with the trainer's network as it is now."""
+    """Returns a predictor with the trainer's network in its present state."""
     predictor = _predictor(trainer.device)
     predictor.manual_initialization(
         trainer.planned_network,
@@ -37,13 +37,14 @@ def own_model(trainer: PretrainingTrainer) -> nnUNetPredictor:
 
 
 def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
-    """A predictor with a finished model of the same data set and fold, of any configuration.
+    """Returns a predictor with a finished model of the same data set and fold, in any configuration.
 
     Args:
-        folder: TRAINER__PLANS__CONFIGURATION, as nnU-Net leaves it in nnUNet_results.
+        folder: a model's folder TRAINER__PLANS__CONFIGURATION in nnUNet_results.
+        trainer: defines data set, labels and fold.
 
     Raises:
-        InputError: no finished model of the fold, one of another data set or label set, or one that does not load.
+        InputError: the fold's model is not finished, has another data set or other labels, or cannot be loaded.
     """
     where = f'"coarse_model" {folder}'
     checkpoint = folder / f"fold_{trainer.fold}" / CHECKPOINT
@@ -51,10 +52,9 @@ def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
     missing = [str(file.relative_to(folder)) for file in needed if not file.is_file()]
     if missing:
         raise InputError(
-            where,
-            f"no {', '.join(missing)}",
-            f"a model that finished fold {trainer.fold}: it must not have seen other training cases",
-            "Name the folder TRAINER__PLANS__CONFIGURATION in nnUNet_results, or train that fold first.",
+            f"{where} has no {', '.join(missing)}, so it is not a model that finished fold {trainer.fold}",
+            "Name a folder TRAINER__PLANS__CONFIGURATION in nnUNet_results, or train that fold first; models of other "
+            "folds have seen other training cases.",
         )
     for file, key, what, expected in (
         ("plans.json", "dataset_name", "data set", trainer.plans_manager.dataset_name),
@@ -62,20 +62,21 @@ def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
     ):
         content = read_json(folder / file)
         if not isinstance(content, dict) or key not in content:
-            raise InputError(
-                f"{where}, {file}", f"no {key}", f"the {what} {expected}", "Name a model of this data set."
-            )
+            raise InputError(f"{where}: {file} has no {key}", f"Name a model with the {what} {expected}.")
         if content[key] != expected:
-            raise InputError(where, f"the {what} {content[key]}", f"{expected}", "Name a model of this data set.")
+            raise InputError(
+                f"{where} was trained with the {what} {content[key]}, not {expected}",
+                "Name a model of this data set.",
+            )
     fix = "Name another model, or train this one again."
     load_safely(checkpoint, torch.device("cpu"), {"network_weights", "trainer_name", "init_args"}, fix)
     predictor = _predictor(trainer.device)
     try:
         predictor.initialize_from_trained_model_folder(str(folder), (trainer.fold,), CHECKPOINT)
         predictor.network.load_state_dict(predictor.list_of_parameters[0])
-    except Exception as problem:  # whatever else is wrong with it: plans, trainer, network
+    except Exception as problem:  # anything else can be wrong: plans, trainer, network
         reason = " ".join(str(problem).split())[:200]
-        raise InputError(where, f"what nnU-Net cannot load ({reason})", "a model that predicts", fix) from problem
+        raise InputError(f"nnU-Net cannot load {where} ({reason})", fix) from problem
     return predictor
 
 
@@ -85,14 +86,17 @@ def predict_pseudo_labels(
     own_images: dict[str, Path],
     trainer: PretrainingTrainer,
     folder: Path,
-    pieces: Sequence[Object],
+    single_component: Sequence[Object],
 ) -> None:
-    """Predicts each case that has no file in the folder yet, and keeps the probabilities on the trainer's own grid.
+    """Predicts each case that has no file in the folder yet, and saves the probabilities on the trainer's own grid.
 
     Args:
+        predictor: the coarse model.
         images: case -> image without extension, preprocessed for the predictor's configuration.
-        own_images: the same for the trainer's.
-        pieces: objects of which the largest component is kept.
+        own_images: the same for the trainer's configuration.
+        trainer: defines the grid.
+        folder: receives the predictions.
+        single_component: objects that keep only their largest component.
     """
     folder.mkdir(exist_ok=True)
     decoder = predictor.network.decoder
@@ -110,17 +114,17 @@ def predict_pseudo_labels(
                     _spacing(trainer.plans_manager, trainer.configuration_manager),
                 )
             probabilities = predictor.label_manager.apply_inference_nonlin(logits).numpy()
-            save_pseudo_labels(probabilities, folder / case, predictor.label_manager, pieces)
+            save_pseudo_labels(probabilities, folder / case, predictor.label_manager, single_component)
     decoder.deep_supervision = deep_supervision
     barrier()
 
 
 def _predictor(device: torch.device) -> nnUNetPredictor:
-    # With mirroring, as nnU-Net predicts: it made the masks of Hippocampus better by seven Dice points.
+    # With mirroring, like nnU-Net: on Hippocampus it improved the masks by seven Dice points.
     return nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda", allow_tqdm=False)
 
 
 def _spacing(plans: PlansManager, configuration: ConfigurationManager) -> list[float]:
-    """Of the preprocessed volumes; 2D configurations keep the slices of each case, so that theirs is a typical one."""
+    """Returns the spacing of preprocessed volumes; in 2D with a typical slice distance, which differs between cases."""
     spacing = list(configuration.spacing)
     return spacing if len(spacing) == 3 else [plans.original_median_spacing_after_transp[0], *spacing]

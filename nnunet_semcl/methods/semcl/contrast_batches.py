@@ -1,4 +1,4 @@
-"""What SemCL contrasts in one step: queries of objects, sampled voxels of training patches, or both."""
+"""SemCL's batches for one step: queries of objects, training patches with sampled voxels, or both."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches
 
 
 class ContrastBatches(Dataset):
-    """Batch number i holds the entries of each part's batch number i."""
+    """Batch number i has the entries of batch number i of every part."""
 
     def __init__(self, parts: Sequence[QueryBatches | VoxelBatches]) -> None:
         self.parts = parts
 
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         return {name: entry for part in self.parts for name, entry in part[number].items()}

@@ -1,4 +1,4 @@
-"""Augmented views of a query: image and segmentation under one geometry, with the object in sight."""
+"""Augmented views of a query: image and segmentation under the same spatial transform, with the object in view."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ DRAWS = 5
 
 
 class QueryViews(Views):
-    """Views of a query: image and segmentation, with the object in sight."""
+    """Views of a query, image and segmentation, that show its object."""
 
     def __call__(
         self, image: torch.Tensor, segmentation: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """One view of an object, given by the labels that make it up.
+        """Draws one view of an object.
 
-        Shape: image (C, *cut_size) float32 and segmentation (1 or more, *cut_size) int16, the labels first -> the
-        same with query_size; None where the object left the view in each of a few draws, so that the caller draws
-        another query. What a view sees beyond the cut is 0 in the image and UNKNOWN in the segmentation.
+        Args:
+            image: (C, *cut_size) float32.
+            segmentation: (1 or more, *cut_size) int16, the labels first.
+            labels: the labels that make up the object.
+
+        Returns:
+            Image and segmentation with edges `size`; None if the object was outside the view in each of a few draws, so
+            that the caller draws another query. Voxels outside the patch are 0 in the image and UNKNOWN in the
+            segmentation.
         """
         for _ in range(DRAWS):
             view = self._geometry(image=image, segmentation=segmentation)

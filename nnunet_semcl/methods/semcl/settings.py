@@ -1,4 +1,4 @@
-"""SemCL's settings: derived from nnU-Net's plan, single fields overridden by its "semcl" section."""
+"""SemCL's settings: derived from nnU-Net's plan; its section "semcl" overrides single ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nnunet_semcl.rules import COUNT, SWITCH, TEMPERATURE, Rule, is_whole, one_o
 
 WANTED_QUERIES = 8
 OBJECTIVES = ("object", "voxel", "both")
-LARGEST_QUERY = 4  # of the plan's patch along each axis: what lies beyond is for no memory
-FEWEST_QUERIES = 4  # two objects, and two queries of each
+LARGEST_QUERY = 4  # times the plan's patch along each axis; larger queries fit into no GPU's memory
+FEWEST_QUERIES = 4  # two objects with two queries each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,53 +24,59 @@ class SemCLSettings(MethodSettings, section="semcl"):
     """Settings of SemCL's pretraining.
 
     Attributes:
-        query_size: edge lengths of a query patch in voxels, divisible by the network's strides.
-        queries_per_batch: queries in a batch, two views each: 2 objects x 2 queries at least.
+        query_size: edge lengths of a query patch in voxels.
+        queries_per_batch: number of queries in a batch; two views are drawn of each.
         objective: what is contrasted: "object", "voxel" or "both".
-        segmentation: whether nnU-Net's own loss stands beside the contrast.
+        segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
-        refine: whether the masks of unlabelled cases are predicted anew, by the network that is being pretrained, after
-            half of the epochs; it takes segmentation.
-        voxels: voxels that are sampled from a batch, as many of each class and half of them where classes meet.
-        embedding_dim: length of an embedding (the paper: 256).
-        temperature: of the supervised contrast.
-        coarse_model: folder of a finished nnU-Net model of the same data set and fold, of any configuration, whose
-            predictions are the unlabelled cases' attention; None lets the trainer train a coarse model first.
+        refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
+            again; needs `segmentation`.
+        voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries.
+        embedding_dim: length of an embedding vector.
+        temperature: temperature of the supervised contrastive loss.
+        coarse_model: folder of a finished nnU-Net model of the same data set and fold, in any configuration, that
+            predicts the masks of unlabelled cases; with None the trainer first trains a coarse model itself.
     """
 
     query_size: tuple[int, ...] = setting(None)
-    queries_per_batch: int = setting(whole(FEWEST_QUERIES, ": two objects with two queries each"))
-    objective: str = setting(one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, in a training step's memory")
-    segmentation: bool = setting(SWITCH, True, "so that the last layers learn too")
-    copy_paste: bool = setting(SWITCH, True, "what is learnt of labelled cases carries over to the others")
-    refine: bool = setting(SWITCH, True, "its masks are better than the coarse model's: on Hippocampus .76 beside .71")
-    voxels: int = setting(COUNT, 512, "the loss stays cheap beside the network")
-    embedding_dim: int = setting(COUNT, 256, "the paper's")
-    temperature: float = setting(TEMPERATURE, 0.3, "the authors' code's; separates objects sooner than 0.1")
+    queries_per_batch: int = setting(whole(FEWEST_QUERIES, " (two objects with two queries each)"))
+    objective: str = setting(
+        one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, with no more memory than training"
+    )
+    segmentation: bool = setting(SWITCH, True, "the last layers learn too")
+    copy_paste: bool = setting(
+        SWITCH, True, "the network transfers what it learns from labelled cases to unlabelled ones"
+    )
+    refine: bool = setting(
+        SWITCH, True, "its masks are better than the coarse model's: Dice .76 instead of .71 on Hippocampus"
+    )
+    voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network")
+    embedding_dim: int = setting(COUNT, 256, "as in the paper")
+    temperature: float = setting(TEMPERATURE, 0.3, "as in the authors' code; separates objects sooner than 0.1")
     coarse_model: str | None = setting(
         Rule("the folder of a model, or null", lambda value: value is None or isinstance(value, str)),
         None,
-        "a coarse training goes first where cases are unlabelled",
+        "a coarse training comes first if there are unlabelled cases",
     )
 
     @classmethod
     def derived(cls, configuration: ConfigurationManager) -> dict[str, Derived]:
         strides = np.prod(np.vstack(configuration.pool_op_kernel_sizes), axis=0)
         query_size, queries = _queries(configuration.batch_size, configuration.patch_size, strides)
-        patches = f"{configuration.batch_size} patches of {_by(configuration.patch_size)}"
-        of_size = (
+        patch = _by(configuration.patch_size)
+        size_reason = (
             "the plan's patch"
             if query_size == tuple(configuration.patch_size)
-            else f"as much of the plan's patch {_by(configuration.patch_size)} as lets a batch hold {WANTED_QUERIES}"
+            else f"the plan's patch {patch}, reduced so that a batch holds {WANTED_QUERIES} queries"
         )
-        of_queries = (
-            f"about as many voxels as the plan's batch of {patches}"
+        number_reason = (
+            f"a batch has about as many voxels as the plan's batch of {configuration.batch_size} patches of {patch}"
             if queries > FEWEST_QUERIES
-            else "two objects with two queries each, the fewest for a contrast"
+            else "the minimum for a contrast: two objects with two queries each"
         )
         return super().derived(configuration) | {
-            "query_size": Derived(query_size, of_size, _query_size_rule(strides, configuration.patch_size)),
-            "queries_per_batch": Derived(queries, of_queries),
+            "query_size": Derived(query_size, size_reason, _query_size_rule(strides, configuration.patch_size)),
+            "queries_per_batch": Derived(queries, number_reason),
         }
 
 
@@ -79,13 +85,13 @@ def _by(size: Sequence[int]) -> str:
 
 
 def _queries(batch_size: int, patch_size: list[int], strides: np.ndarray) -> tuple[tuple[int, ...], int]:
-    """Size and number of queries: the plan's patch, or as much of it as lets a batch hold eight queries.
+    """Returns size and number of queries: the plan's patch, reduced if a batch could not hold eight queries otherwise.
 
-    A query is worth a patch of the plan's batch: its two views go through the encoder alone, which costs about what
-    one patch costs through encoder and decoder, in time and in the memory that the plan was made for.
+    A query costs about as much time and memory as a patch in the plan's batch: its two views pass the encoder only, a
+    patch passes encoder and decoder.
     """
     share = min(1, batch_size / WANTED_QUERIES) ** (1 / len(patch_size))
-    # Two bottleneck voxels an axis at least, where the patch has them: instance normalisation needs more than one.
+    # At least two bottleneck voxels per axis, if the patch has them: instance normalisation needs more than one.
     query_size = [int(min(p, max(2 * s, round(share * p / s) * s))) for p, s in zip(patch_size, strides, strict=True)]
     queries = batch_size * math.prod(patch_size) // math.prod(query_size)
     return tuple(query_size), max(FEWEST_QUERIES, queries)
@@ -103,7 +109,7 @@ def _query_size_rule(strides: np.ndarray, patch_size: list[int]) -> Rule:
         )
 
     return Rule(
-        f"{len(strides)} whole numbers, multiples of the network's strides {strides.tolist()}, one above them, and at "
-        f"most {LARGEST_QUERY} times the plan's patch {_by(patch_size)}",
+        f"a list of {len(strides)} whole numbers: multiples of the network's strides {strides.tolist()}, at least one "
+        f"above them, at most {LARGEST_QUERY} times the plan's patch {_by(patch_size)}",
         holds,
     )

@@ -1,6 +1,9 @@
-"""SemCL's contrast: what belongs to one object attracts each other, what belongs to others repels."""
+"""SemCL's contrast: embeddings of the same object attract, embeddings of different objects repel each other."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict, cast
 
 import torch
 from torch import nn
@@ -14,29 +17,42 @@ from nnunet_semcl.networks.projection_head import ProjectionHead, attention_pool
 from nnunet_semcl.networks.voxel_head import VoxelHead
 from nnunet_semcl.pretraining.task import PretrainingTask
 
-CONTRAST_WEIGHT = 0.3  # beside nnU-Net's loss, which lies between -1 and some 1; the contrast's is near log(batch)
+CONTRAST_WEIGHT = 0.3  # nnU-Net's loss ranges from -1 to about 1, the contrastive loss is near log(batch size)
+
+
+class SemCLBatch(TypedDict, total=False):
+    """B views, in which the two views of a query are neighbours, and P patches with V voxels; or one of both."""
+
+    image: torch.Tensor  # (B, C, X, Y[, Z])
+    mask: torch.Tensor  # (B, 1, X, Y[, Z])
+    object: torch.Tensor  # (B,)
+    query: torch.Tensor  # (B,)
+    patch: torch.Tensor  # (P, C, X, Y[, Z])
+    target: torch.Tensor | list[torch.Tensor]  # one tensor, or a list of levels
+    voxel: torch.Tensor  # (V,), positions in the flattened (P, X, Y[, Z])
+    voxel_class: torch.Tensor  # (V,)
 
 
 class SemCLTask(PretrainingTask):
-    """The contrast of objects, of voxels, or of both, and nnU-Net's own loss beside it:
+    """Contrasts objects, voxels, or both, together with nnU-Net's own loss.
 
-    - objects: encoder with attention stem -> pools under the attention -> head -> supervised contrast. Source: Lee et
+    - Objects: encoder with attention stem -> pooling under the attention -> head -> supervised contrast. Source: Lee et
       al., Semantic-Aware Contrastive Learning for Multi-Object Medical Image Segmentation, IEEE JBHI 27(9) 2023,
       arXiv 2106.01596.
-    - voxels: encoder, decoder -> features of sampled voxels -> head -> supervised contrast. They are voxels of
-      nnU-Net's own training patches, which show no mask, since it would give their classes away.
-    - segmentation of the same patches, so that the last layers learn too.
+    - Voxels: encoder, decoder -> features of sampled voxels -> head -> supervised contrast. The voxels come from
+      nnU-Net's own training patches. These are shown without a mask, since it would reveal the classes.
+    - Segmentation of the same patches, so that the last layers learn too.
 
-    Of a query's two views the encoder sees the first with its mask and the second without. So it has to find in the
-    image what the mask shows, and the image is all there is once the stem is dropped.
+    The encoder sees the first view of a query with its mask and the second without. So it learns to find in the image
+    what the mask shows, because after pretraining, without the stem, it has only the image.
 
     Args:
-        network: nnU-Net's planned one. Changed in place until `remove_additions`.
+        network: nnU-Net's planned network. Changed in place until `remove_additions`.
         objective: "object", "voxel" or "both".
-        embedding_dim: length of an embedding.
-        temperature: of the contrast.
-        segmentation_loss: of the network's output and a target, as nnU-Net's; None for contrast alone.
-        use_attention: False shows no mask at all (an ablation).
+        embedding_dim: length of an embedding vector.
+        temperature: temperature of the contrastive loss.
+        segmentation_loss: nnU-Net's loss, called with the network's output and the target; None for contrast alone.
+        use_attention: with False, no mask is shown at all (an ablation).
     """
 
     def __init__(
@@ -49,7 +65,7 @@ class SemCLTask(PretrainingTask):
         use_attention: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder = network.encoder, network.decoder
+        self.encoder, self.decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
         self.objects = objective in ("object", "both")
         self.voxels = objective in ("voxel", "both")
         self.segmentation_loss = segmentation_loss
@@ -58,22 +74,21 @@ class SemCLTask(PretrainingTask):
         if self.use_attention:
             add_attention_stem(self.encoder)
         if self.objects:
-            self.head = ProjectionHead(self.encoder.output_channels, embedding_dim).to(device)
+            channels = cast("Sequence[int]", self.encoder.output_channels)
+            self.head = ProjectionHead(channels, embedding_dim).to(device)
         if self.voxels:
             self.last = DecoderFeatures(self.decoder)
             self.voxel_head = VoxelHead(self.last.channels, embedding_dim).to(device)
         self.contrast = SupConLoss(temperature)
 
     @torch.compiler.disable(recursive=False)
-    def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Batch of B views, first and second of each query in turn: image (B, C, X, Y[, Z]), mask (B, 1, X, Y[, Z]),
-        object (B,), query (B,). Of patch (P, C, X, Y[, Z]): target, one tensor or a list of levels; voxel (V,),
-        positions in the flattened (P, X, Y[, Z]), and voxel_class (V,)."""
+    def forward(self, batch: SemCLBatch) -> dict[str, torch.Tensor]:
+        """Computes the loss and the figures of a batch."""
         contrasts, figures = [], {}
         if self.objects:
             image, mask = batch["image"], batch["mask"]
             features = self._encode(image, mask_second_views(mask))
-            # Pools of all processes: the head's batch normalisation sees the whole batch.
+            # Gathered first, so that the head's batch normalisation sees the batch of all processes.
             pooled = gather(attention_pool(features, mask if self.use_attention else None))
             embeddings = normalize(self.head(pooled).float(), dim=1)
             objects, queries = gather(batch["object"]), gather(batch["query"] * world_size() + rank())
@@ -106,7 +121,7 @@ class SemCLTask(PretrainingTask):
 
 
 def mask_second_views(mask: torch.Tensor) -> torch.Tensor:
-    """The masks (B, 1, X, Y[, Z]) of first views, and zeros for second ones."""
+    """Returns the masks (B, 1, X, Y[, Z]) with zeros for the second view of each query."""
     shown = mask.clone()
     shown[1::2] = 0
     return shown
@@ -114,22 +129,28 @@ def mask_second_views(mask: torch.Tensor) -> torch.Tensor:
 
 @torch.compiler.disable
 def separation(embeddings: torch.Tensor, objects: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """Mean cosine similarity of same-object pairs minus that of different-object pairs, from -2 to 2.
+    """Returns the mean cosine similarity of same-object pairs minus that of different-object pairs, from -2 to 2.
 
-    The two views of one query are no pair: they are alike whatever the network does.
+    The two views of one query do not count as a pair: they are similar whatever the network does.
 
-    Shape: embeddings (N, D) of length one; objects (N,); queries (N,), each of one object; returns a scalar (NaN
-    without either pair).
+    Shape:
+        embeddings: (N, D), of length one.
+        objects: (N,).
+        queries: (N,), each with one object.
+        Returns: a scalar, NaN if there are no pairs of either kind.
     """
     same_object, object_pairs = _similarity_within(embeddings, objects)
     same_query, query_pairs = _similarity_within(embeddings, queries)
     everything, pairs = _similarity_within(embeddings, torch.zeros_like(objects))
-    of_same = (same_object - same_query) / (object_pairs - query_pairs)
-    return of_same - (everything - same_object) / (pairs - object_pairs)
+    similarity = (same_object - same_query) / (object_pairs - query_pairs)
+    return similarity - (everything - same_object) / (pairs - object_pairs)
 
 
 def _similarity_within(embeddings: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum and number of the similarities of ordered pairs within groups: the squared length of each group's sum."""
+    """Returns sum and number of the similarities of all ordered pairs within groups.
+
+    The sum over a group's pairs is the squared length of the sum of its embeddings.
+    """
     _, group, size = torch.unique(groups, return_inverse=True, return_counts=True)
     sums = embeddings.new_zeros(len(size), embeddings.shape[1]).index_add(0, group, embeddings)
     return sums.square().sum(), size.square().sum()

@@ -1,4 +1,4 @@
-"""SemCLTrainer: objects under attention masks are pulled into clusters, then nnU-Net trains as always."""
+"""SemCLTrainer: contrastive pretraining of objects and voxels, then nnU-Net's training."""
 
 from __future__ import annotations
 
@@ -36,13 +36,12 @@ COARSE_MASKS, REFINED_MASKS = "coarse_attention", "refined_attention"
 class SemCLTrainer(PretrainingTrainer):
     """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596).
 
-    The attention comes from the labels; where the fold has unlabelled cases, a coarse training goes first and its
-    predictions are their attention, and in the second half of pretraining the predictions of the network after the
-    first.
+    The attention masks come from the labels. If the fold has unlabelled cases, a coarse training comes first and
+    predicts their masks. After half of the pretraining, the pretrained network predicts them again.
 
     Attributes:
-        use_attention: whether the encoder sees an object's mask beside the image.
-        num_coarse_epochs: length of the coarse training.
+        use_attention: whether the encoder sees an object's mask in addition to the image.
+        num_coarse_epochs: epochs of the coarse training.
     """
 
     Settings = SemCLSettings
@@ -80,14 +79,15 @@ class SemCLTrainer(PretrainingTrainer):
             return
         if settings["coarse_model"] is None:
             yield self._supervised_phase("coarse", [labelled], held_out, self.num_coarse_epochs)
-        foreground = tuple(int(label) for label in self.label_manager.foreground_labels)  # nnU-Net's are numpy's
-        pieces = single_component_objects(labelled, [foreground, *self._objects()])
-        self.print_to_log_file("In one piece, of which masks keep the largest component:", *pieces or ["nothing"])
+        foreground = tuple(int(label) for label in self.label_manager.foreground_labels)  # nnU-Net has numpy integers
+        single_component = single_component_objects(labelled, [foreground, *self._objects()])
+        names = ", ".join(map(str, single_component)) or "none"
+        self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
-        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), unlabelled, pieces, COARSE_MASKS)]
+        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), unlabelled, single_component, COARSE_MASKS)]
         yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
         if refinement:
-            cases = [labelled, *self._pseudo_labelled(own_model(self), unlabelled, pieces, REFINED_MASKS)]
+            cases = [labelled, *self._pseudo_labelled(own_model(self), unlabelled, single_component, REFINED_MASKS)]
             yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
 
     def _contrast_phase(
@@ -109,34 +109,36 @@ class SemCLTrainer(PretrainingTrainer):
     def _supervised_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
     ) -> PretrainingPhase:
-        """nnU-Net's own loss and batches, under the optimiser of the phase."""
+        """Builds a phase with nnU-Net's own loss and batches, but the optimiser of the pretraining phases."""
         task = SupervisedTask(self.planned_network, self.loss)
         batches = TrainingBatches(self, cases, self.batch_seed, copy_paste)
         held_out_batches = TrainingBatches(self, [held_out], self.batch_seed, copy_paste) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
 
     def _coarse_model(self) -> nnUNetPredictor:
-        """The one that the user names, or the network as the coarse training left it."""
+        """Returns the model that the user names, or the trainer's network after the coarse training."""
         named = self.pretraining_settings()["coarse_model"]
         return own_model(self) if named is None else named_model(Path(named), self)
 
     def _pseudo_labelled(
-        self, model: nnUNetPredictor, unlabelled: dict[str, Path], pieces: list[Object], folder_name: str
+        self, model: nnUNetPredictor, unlabelled: dict[str, Path], single_component: list[Object], folder_name: str
     ) -> list[Cases]:
-        """The unlabelled cases under a model's masks, if it finds any object in any of them."""
+        """Returns the unlabelled cases with a model's masks; an empty list if the model finds no object in any case."""
         images = self.find_unlabelled_images(model.configuration_manager)
         folder = Path(self.output_folder, folder_name)
-        predict_pseudo_labels(model, images, unlabelled, self, folder, pieces)
+        predict_pseudo_labels(model, images, unlabelled, self, folder, single_component)
         cases = PseudoLabelledCases(unlabelled, folder, self._objects(), self.label_manager)
         for obj, count in cases.skipped.items():
-            self.print_to_log_file(f"Object {obj}: too few voxels in {count} of {len(unlabelled)} coarse predictions")
+            self.print_to_log_file(
+                f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions"
+            )
         return [cases] if cases.identifiers else []
 
     def _contrast_batches(self, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
-        """Queries of objects and patches with sampled voxels, as the objective needs them."""
+        """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""
         settings = self.pretraining_settings()
         ignore_label = self.label_manager.ignore_label
-        attentions = [Attention(of, objects, ignore_label) for of in cases]
+        attentions = [Attention(dataset, objects, ignore_label) for dataset in cases]
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         queries = QueryBatches(
             attentions,
@@ -153,15 +155,13 @@ class SemCLTrainer(PretrainingTrainer):
         return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])
 
     def _check_previous_stage(self) -> None:
-        """That the predictions which a cascade starts from are there."""
+        """Checks that the previous stage of the cascade has predicted the training cases."""
         for case in self.do_split()[0]:
             file = Path(self.folder_with_segs_from_previous_stage, case)
             if not has_image(file):
                 stage = self.configuration_manager.previous_stage_name
                 raise InputError(
-                    str(file),
-                    "no such file",
-                    f"the prediction of {stage} for each training case",
+                    f"{file} is missing: the cascade needs the prediction of {stage} for each training case",
                     f"Train {stage} first, with the same trainer and plans, in all folds.",
                 )
 

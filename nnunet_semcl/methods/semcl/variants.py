@@ -1,4 +1,4 @@
-"""Variants of SemCLTrainer, named as nnU-Net names its own: -tr SemCLTrainer_100epochs."""
+"""Variants of SemCLTrainer, named like nnU-Net's: -tr SemCLTrainer_100epochs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 
 
 class SemCLTrainer_5epochs(SemCLTrainer):
+    """5 epochs, after 1 of coarse training and 2 of pretraining."""
+
     num_coarse_epochs, num_pretraining_epochs, num_epochs = 1, 2, 5
 
 
 class SemCLTrainer_100epochs(SemCLTrainer):
+    """100 epochs, after 5 of coarse training and 10 of pretraining."""
+
     num_coarse_epochs, num_pretraining_epochs, num_epochs = 5, 10, 100
 
 
 class SemCLTrainer_250epochs(SemCLTrainer):
+    """250 epochs, after 10 of coarse training and 25 of pretraining."""
+
     num_coarse_epochs, num_pretraining_epochs, num_epochs = 10, 25, 250
 
 
 class SemCLTrainer_fewLabels(SemCLTrainer):
-    """nnU-Net's 1000 epochs in all, most of them in contrast under masks of the unlabelled cases: the shares that
-    benchmarks/label_efficiency.py measures."""
+    """250 coarse, 700 pretraining and 50 training epochs, as in benchmarks/label_efficiency.py."""
 
     num_coarse_epochs, num_pretraining_epochs, num_epochs = 250, 700, 50
 
 
 class SemCLTrainer_noUnlabelled(SemCLTrainer):
-    """Contrast over the labelled cases alone."""
+    """Pretraining on the labelled cases only."""
 
     use_unlabelled = False
 

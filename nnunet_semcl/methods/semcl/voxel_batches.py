@@ -1,4 +1,4 @@
-"""Voxels to contrast: sampled from training patches, as many of each class, half of them where classes meet."""
+"""Voxels to contrast: sampled from training patches, equally many per class, half of them at class boundaries."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BOUNDARY_SHARE = 0.5
 
 
 class VoxelBatches(Dataset):
-    """Training patches with sampled voxels, number i a function of the patches' seed and i alone.
+    """Training patches with sampled voxels; batch number i depends only on the patches' seed and i.
 
     Args:
-        patches: nnU-Net's.
-        voxels: how many are sampled from a batch.
-        labels: nnU-Net's, which say what a target means.
+        patches: nnU-Net's training batches.
+        voxels: number of voxels sampled from a batch.
+        labels: nnU-Net's label manager.
     """
 
     def __init__(self, patches: TrainingBatches, voxels: int, labels: LabelManager) -> None:
@@ -31,8 +31,14 @@ class VoxelBatches(Dataset):
         self.labels = labels
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        """patch (P, C, X, Y[, Z]) float32, and its target as nnU-Net has it; of V voxels: voxel (V,) int64, positions
-        in the flattened (P, X, Y[, Z]), and voxel_class (V,) int64."""
+        """Draws batch number `number`, of P patches with V voxels in total.
+
+        Shape:
+            patch: (P, C, X, Y[, Z]) float32.
+            target: nnU-Net's, one tensor or a list of levels.
+            voxel: (V,) int64, positions in the flattened (P, X, Y[, Z]).
+            voxel_class: (V,) int64.
+        """
         batch = self.patches[number]
         classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
         with seeded(self.patches.seed, number) as rng:
@@ -41,16 +47,16 @@ class VoxelBatches(Dataset):
 
 
 def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
-    """A class for each voxel: its label, or where there are regions, which of them it lies in, as bits of a number.
+    """Returns a class for each voxel: its label or, with regions, the set of regions it belongs to as a bit mask.
 
-    What the data set's ignore label covers is UNKNOWN.
+    Voxels with the data set's ignore label are UNKNOWN.
 
-    Shape: a target of nnU-Net's at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) int16.
+    Shape: nnU-Net's target at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) int16.
     """
     if not labels.has_regions:
         classes = target[:, 0].short()
         return classes if labels.ignore_label is None else classes.masked_fill(classes == labels.ignore_label, UNKNOWN)
-    regions = len(labels.foreground_regions)  # behind them, where there is an ignore label, what it covers
+    regions = len(labels.foreground_regions)  # an ignore label adds one more channel
     bits = 2 ** torch.arange(regions).view(-1, *[1] * (target.ndim - 2))
     classes = (target[:, :regions] * bits).sum(dim=1).short()
     return classes.masked_fill(target[:, regions:].any(dim=1), UNKNOWN)
@@ -59,7 +65,9 @@ def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
 def sample_voxels(
     segmentations: torch.Tensor, number: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws up to `number` voxels, as many of each class, or all of a class where there are fewer; UNKNOWN is none.
+    """Draws up to `number` voxels, equally many per class; a class with fewer voxels gives all of them.
+
+    UNKNOWN is not a class.
 
     Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64.
     """
@@ -81,7 +89,7 @@ def sample_voxels(
 
 
 def at_boundary(segmentations: torch.Tensor) -> torch.Tensor:
-    """Whether another class lies within one voxel: (B, X, Y[, Z]) integers -> the same shape, bool."""
+    """Returns whether a voxel has a neighbour of another class: (B, X, Y[, Z]) integers -> the same shape, bool."""
     values = segmentations.float()[:, None]
     pool = get_matching_pool_op(dimension=values.ndim - 2, pool_type="max")(3, stride=1, padding=1)
     return (pool(values) != -pool(-values))[:, 0]

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -6,7 +10,7 @@ from hypothesis import strategies as st
 from nnunet_semcl.methods.ideal.located_views import LocatedViews, shared_locations
 
 
-def drawn(size: tuple[int, ...], dummy: bool, seed: int, inside: torch.Tensor | None = None) -> tuple:
+def drawn(size: tuple[int, ...], dummy: bool, seed: int, inside: Callable[..., torch.Tensor] | None = None) -> tuple:
     """Two views of an image whose channels are its coordinates, without intensity augmentation."""
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -18,7 +22,7 @@ def drawn(size: tuple[int, ...], dummy: bool, seed: int, inside: torch.Tensor | 
 
 
 def at(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Features (C, *size) at places (n, axes), linear between voxels: (n, C)."""
+    """Features (C, *size) at places (n, axes), interpolated linearly between voxels: (n, C)."""
     size = torch.tensor(features.shape[1:])
     grid = ((2 * places + 1) / size - 1).flip(1).view(1, -1, *[1] * (len(size) - 1), len(size))
     return torch.nn.functional.grid_sample(features[None], grid, align_corners=False).flatten(2)[0].T
@@ -28,7 +32,9 @@ def at(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 @given(
     size=st.sampled_from(((16, 24), (32, 16), (16, 16, 24), (8, 32, 32))), dummy=st.booleans(), seed=st.integers(0, 999)
 )
-def test_coordinates_come_back_at_shared_locations_within_half_a_voxel(size, dummy, seed):
+def test_coordinates_at_shared_locations_agree_within_half_a_voxel(
+    size: tuple[int, ...], dummy: bool, seed: int
+) -> None:
     (first, *one), (second, *other) = drawn(size, dummy and len(size) == 3, seed)
     voxels, places, sources = shared_locations(one, other, 50, np.random.default_rng(seed))
     assert len(voxels) == len(places) == len(sources) > 0
@@ -40,15 +46,15 @@ def test_coordinates_come_back_at_shared_locations_within_half_a_voxel(size, dum
     assert error.max() < 0.5
 
 
-def test_locations_differ_and_are_as_many_as_asked_for_at_most():
+def test_locations_are_distinct_and_limited_in_number() -> None:
     (_, *one), (_, *other) = drawn((32, 32), False, 0)
     voxels, places, _ = shared_locations(one, other, 40, np.random.default_rng(0))
     assert len(voxels) == len(voxels.unique(dim=0)) == 40
     assert (voxels - places).abs().max() > 1
 
 
-def test_what_lies_beyond_the_case_is_no_location():
-    def left_half(size):
+def test_no_location_is_outside_the_case() -> None:
+    def left_half(size: tuple[int, ...]) -> torch.Tensor:
         inside = torch.zeros(1, *size, dtype=torch.bool)
         inside[:, : size[0] // 2] = True
         return inside
@@ -59,12 +65,12 @@ def test_what_lies_beyond_the_case_is_no_location():
     assert 0 < sources[:, 0].max() < views.cut_size[0] // 2
 
 
-def test_views_that_share_nothing_give_no_location():
+def test_views_that_share_nothing_give_no_location() -> None:
     (_, *one), (_, *other) = drawn((16, 16), False, 0, lambda size: torch.zeros(1, *size, dtype=torch.bool))
     assert all(len(part) == 0 for part in shared_locations(one, other, 10, np.random.default_rng(0)))
 
 
-def test_intensities_leave_the_coordinates_alone():
+def test_intensities_leave_the_coordinates_alone() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     views = LocatedViews((24, 24), (-0.5, 0.5), (0, 1), False)

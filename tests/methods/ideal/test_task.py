@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -36,7 +38,7 @@ def task(level: int = 0, momentum: float = 0.9, planned: nn.Module | None = None
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_gradients_reach_the_network_alone_and_it_comes_back(level):
+def test_gradients_reach_only_the_network_and_it_is_restored(level: int) -> None:
     planned = network()
     before = {k: v.clone() for k, v in planned.state_dict().items()}
     t = task(level, planned=planned)
@@ -51,7 +53,7 @@ def test_gradients_reach_the_network_alone_and_it_comes_back(level):
     assert not planned.decoder.stages[-1 - level]._forward_hooks
 
 
-def test_the_loss_is_that_of_the_features_at_the_locations():
+def test_the_loss_uses_the_features_at_the_locations() -> None:
     t, b = task().eval(), batch()
     loss = t(b)["loss"]
     rows = b["image"], *b["voxel"].T
@@ -61,7 +63,7 @@ def test_the_loss_is_that_of_the_features_at_the_locations():
     torch.testing.assert_close(loss, DenseContrastiveLoss(0.2, 1.0)(query, key, b["image"], b["position"]))
 
 
-def test_the_key_network_follows_in_training_alone():
+def test_the_key_network_follows_only_in_training() -> None:
     t, b = task(momentum=0.75), batch()
     with torch.no_grad():
         for p in (*t.network.parameters(), *t.head.parameters()):
@@ -75,7 +77,7 @@ def test_the_key_network_follows_in_training_alone():
         torch.testing.assert_close(after, before + 0.25)
 
 
-def test_features_that_are_coordinates_come_back_at_any_level():
+def test_features_are_read_at_the_right_places_at_any_resolution() -> None:
     x, y = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
     view = torch.stack((x, y)).repeat(3, 1, 1, 1)
     image = torch.arange(3).repeat_interleave(7)
@@ -84,13 +86,13 @@ def test_features_that_are_coordinates_come_back_at_any_level():
         torch.testing.assert_close(features_at(coarse, view, image, places), places, atol=1e-4, rtol=0)
 
 
-def test_accuracy():
+def test_accuracy() -> None:
     query = torch.eye(4)
     assert accuracy(query, 3 * query) == 1
     assert accuracy(query, query.roll(1, 0)) == 0
 
 
-def test_a_few_steps_find_the_locations():
+def test_a_few_steps_find_the_locations() -> None:
     t, b = task(momentum=0.9), batch()
     optimizer = torch.optim.AdamW([p for p in t.parameters() if p.requires_grad], 1e-2)
     before = t(b)

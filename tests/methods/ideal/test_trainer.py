@@ -1,31 +1,34 @@
-"""IDEAL through nnU-Net's own command: both phases, interrupted in either, and what is left for prediction."""
+"""IDEAL with nnU-Net's own command: both phases, an interruption in either, and prediction by stock nnU-Net."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import MakeTrainer, NNUNetFolders
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.checkpoints import load_safely
 from nnunet_semcl.methods.ideal import variants as ideal_variants
 from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
+from nnunet_semcl.pretraining.phase import PretrainingPhase
 
 FOLD = 5  # fold 0 with two labelled cases
 COMMAND = f"nnUNetv2_train 999 2d {FOLD} -tr IDEALTrainerShort -p nnUNetTinyPlans -device cpu"
 
 
 @pytest.fixture
-def budget(folders):
+def budget(folders: NNUNetFolders) -> NNUNetFolders:
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     return folders
 
 
-def final(folder) -> dict:
+def final(folder: Path) -> dict:
     return torch.load(folder / "checkpoint_final.pth", weights_only=False)
 
 
@@ -33,7 +36,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_both_phases_hidden_labels_unopened_and_stock_classes_predict(budget, make_trainer):
+def test_both_phases_open_no_hidden_label_and_stock_nnunet_predicts(
+    budget: NNUNetFolders, make_trainer: MakeTrainer
+) -> None:
     data = budget.preprocessed / "nnUNetPlans_2d"
     hidden = json.loads((budget.preprocessed / "splits_final.json").read_text())[FOLD]["unlabelled"]
     for case in hidden:
@@ -57,7 +62,7 @@ def test_both_phases_hidden_labels_unopened_and_stock_classes_predict(budget, ma
     assert {key: value.shape for key, value in checkpoint["network_weights"].items()} == shapes
     assert checkpoint["nnunet_semcl"]["second_decoder"].keys().isdisjoint(k for k in shapes if "encoder" in k)
 
-    # No class of ours is needed to predict, and the second decoder stays behind with the optimiser's state of it.
+    # Prediction needs no class of ours: the export leaves out the second decoder and the optimiser's state.
     model = budget.root / "model"
     options = ["-d", "999", "-c", "2d", "-tr", "IDEALTrainerShort", "-p", "nnUNetTinyPlans", "-f", str(FOLD)]
     assert main(["export", *options, "-o", str(model)]) == 0
@@ -68,14 +73,17 @@ def test_both_phases_hidden_labels_unopened_and_stock_classes_predict(budget, ma
     output = budget.root / "out"
     command = f"nnUNetv2_predict_from_modelfolder -m {model} -f {FOLD} -device cpu -npp 1 -nps 1"
     predicted = budget.run(f"{command} -i {budget.raw / 'imagesTs'} -o {output}")
-    assert predicted.returncode == 0 and len(list(output.glob("*.nii.gz"))) == 1, predicted.stdout
+    assert predicted.returncode == 0, predicted.stdout
+    assert len(list(output.glob("*.nii.gz"))) == 1, predicted.stdout
 
 
 @pytest.mark.parametrize("phase", ["pretraining", "training"])
-def test_c_in_the_middle_of_either_phase_gives_the_same_weights(budget, make_trainer, monkeypatch, phase):
+def test_continuing_with_c_in_either_phase_gives_the_same_weights(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
     monkeypatch.setattr(IDEALTrainer, "plot_network_architecture", lambda self: None)
 
-    def trained(trainer) -> tuple[dict, dict]:
+    def trained(trainer: IDEALTrainer) -> tuple[dict, dict]:
         trainer.run_training()
         content = final(budget.fold("IDEALTrainerShort", "2d", fold=FOLD))
         return content["network_weights"], content["nnunet_semcl"]["second_decoder"]
@@ -88,7 +96,7 @@ def test_c_in_the_middle_of_either_phase_gives_the_same_weights(budget, make_tra
         interrupted.num_pretraining_iterations_per_epoch = 3
         build = interrupted.build_phase
 
-        def build_and_stop(*args):
+        def build_and_stop(*args: object) -> PretrainingPhase:
             built = build(*args)
             train = built._train
             built._train = lambda batches, title: stop() if "epoch 2" in title else train(batches, title)
@@ -99,7 +107,7 @@ def test_c_in_the_middle_of_either_phase_gives_the_same_weights(budget, make_tra
         start = interrupted.on_train_epoch_start
         interrupted.on_train_epoch_start = lambda: stop() if interrupted.current_epoch == 1 else start()
 
-    def stop():
+    def stop() -> None:
         raise Killed
 
     with pytest.raises(Killed):
@@ -117,7 +125,7 @@ def test_c_in_the_middle_of_either_phase_gives_the_same_weights(budget, make_tra
     assert all(same(a, b) for a, b in zip(after, trained(make_trainer("IDEALTrainerShort", fold=FOLD)), strict=True))
 
 
-def test_without_unlabelled_cases_the_second_phase_is_nnunets_own(folders, make_trainer):
+def test_without_unlabelled_cases_training_is_nnunets_own(folders: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("IDEALTrainerShort")
     trainer.initialize()
     trainer.on_train_start()
@@ -128,7 +136,7 @@ def test_without_unlabelled_cases_the_second_phase_is_nnunets_own(folders, make_
     trainer.on_train_end()
 
 
-def test_both_decoders_learn_and_the_batch_is_halved(budget, make_trainer):
+def test_both_decoders_learn_and_the_batch_is_halved(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("IDEALTrainerShort", fold=FOLD)
     trainer.initialize()
     assert trainer.batch_size == trainer.configuration_manager.batch_size // 2
@@ -142,7 +150,7 @@ def test_both_decoders_learn_and_the_batch_is_halved(budget, make_trainer):
     assert trainer.network is network
     assert trainer.loss is loss
     for part, old in zip(parts, before, strict=True):
-        assert all(not torch.equal(p, o) for p, o in zip(part.stages.parameters(), old, strict=True) if p.ndim > 1)
+        assert all(not torch.equal(a, b) for a, b in zip(part.stages.parameters(), old, strict=True) if a.ndim > 1)
 
     with torch.no_grad():
         next(trainer.network.parameters()).fill_(torch.nan)
@@ -150,7 +158,9 @@ def test_both_decoders_learn_and_the_batch_is_halved(budget, make_trainer):
         trainer.train_step(next(trainer.dataloader_train))
 
 
-def test_pseudo_labels_are_what_both_decoders_say_when_nothing_disturbs_them(budget, make_trainer):
+def test_pseudo_labels_are_both_decoders_predictions_without_dropout(
+    budget: NNUNetFolders, make_trainer: MakeTrainer
+) -> None:
     trainer = make_trainer("IDEALTrainerShort", fold=FOLD)
     trainer.initialize()
     trainer.on_train_start()
@@ -158,22 +168,24 @@ def test_pseudo_labels_are_what_both_decoders_say_when_nothing_disturbs_them(bud
     plain = next(trainer.unlabelled_batches)["plain"]
     labels = trainer._pseudo_labels(plain)
     assert trainer.two_decoders.training
-    assert not any(of.requires_grad for of in labels)
-    # Twice the same, so without dropout; and the first decoder is the planned network's.
+    assert not any(tensor.requires_grad for tensor in labels)
+    # Repeatable, so without dropout; and the first decoder is the planned network's.
     assert all(torch.equal(a, b) for a, b in zip(labels, trainer._pseudo_labels(plain), strict=True))
     assert torch.equal(labels[0], trainer.planned_network(plain)[0].argmax(1, keepdim=True))
     trainer.on_train_end()
 
 
 @pytest.mark.parametrize("copy_paste", [True, False])
-def test_the_second_half_of_a_step_is_unlabelled_with_boxes_of_the_first(budget, make_trainer, monkeypatch, copy_paste):
+def test_the_second_half_of_a_step_is_unlabelled_with_boxes_of_the_first(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, copy_paste: bool
+) -> None:
     trainer = make_trainer("IDEALTrainerShort", fold=FOLD)
     trainer.configuration_manager.configuration["ideal"] = {"copy_paste": copy_paste}
     trainer.initialize()
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     batch, unlabelled = next(trainer.dataloader_train), next(trainer.unlabelled_batches)
-    unlabelled["image"] = batch["data"] + 1000  # each voxel tells where it is from
+    unlabelled["image"] = batch["data"] + 1000  # shows where each voxel comes from
     monkeypatch.setattr(trainer, "unlabelled_batches", iter([unlabelled]))
     seen = []
     trainer.two_decoders_forward.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
@@ -181,19 +193,19 @@ def test_the_second_half_of_a_step_is_unlabelled_with_boxes_of_the_first(budget,
     loss.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["pseudo_labels"]), with_kwargs=True)
     expected = trainer._pseudo_labels(unlabelled["plain"])
     trainer.train_step(batch)
-    image, pseudo_labels = seen[-2:]  # before them the looks at the plain view
+    image, pseudo_labels = seen[-2:]  # the earlier entries are from the plain view
     half = len(batch["data"])
     assert torch.equal(image[:half], batch["data"])
     pasted = (image[half:] != unlabelled["image"]).any(1, keepdim=True)
     assert pasted.any() == copy_paste
     assert torch.equal(image[half:][pasted], batch["data"][pasted])
-    for of, own in zip(pseudo_labels, expected, strict=True):
-        assert torch.equal(of[~pasted], own.to(of.dtype)[~pasted])
-        assert torch.equal(of[pasted], batch["target"][0].to(of.dtype)[pasted])
+    for labels, own in zip(pseudo_labels, expected, strict=True):
+        assert torch.equal(labels[~pasted], own.to(labels.dtype)[~pasted])
+        assert torch.equal(labels[pasted], batch["target"][0].to(labels.dtype)[pasted])
     trainer.on_train_end()
 
 
-def test_only_unlabelled_cases_are_refused(budget, make_trainer):
+def test_a_fold_with_only_unlabelled_cases_is_refused(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     file = budget.preprocessed / "splits_final.json"
     splits = json.loads(file.read_text())
     splits[FOLD]["unlabelled"] += splits[FOLD]["train"]
@@ -203,15 +215,16 @@ def test_only_unlabelled_cases_are_refused(budget, make_trainer):
         make_trainer("IDEALTrainerShort", fold=FOLD).initialize()
 
 
-def test_a_checkpoint_of_another_kind_of_fold_is_refused(budget, make_trainer):
+def test_a_checkpoint_without_the_second_decoder_is_refused(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("IDEALTrainerShort", fold=FOLD)
     trainer.initialize()
-    with pytest.raises(InputError, match="no second decoder"):
+    message = r"checkpoint_latest\.pth has no second decoder, but the fold has unlabelled cases.*without --c"
+    with pytest.raises(InputError, match=message):
         trainer.load_additions({}, "checkpoint_latest.pth")
 
 
 @pytest.mark.parametrize(("ignore", "channels"), [(False, 2), (True, 3)])
-def test_hard_labels_of_regions(ignore, channels):
+def test_hard_labels_of_regions(ignore: bool, channels: int) -> None:
     trainer = IDEALTrainer.__new__(IDEALTrainer)
     trainer.label_manager = type("Labels", (), {"has_regions": True, "has_ignore_label": ignore})
     output = torch.tensor([[[[1.0, -1.0]], [[2.0, 3.0]]]])
@@ -224,7 +237,9 @@ def test_hard_labels_of_regions(ignore, channels):
 @pytest.mark.parametrize(
     ("name", "epochs", "pretraining"), [("5epochs", 5, 2), ("100epochs", 100, 10), ("noPretraining", 1000, 0)]
 )
-def test_variants(make_trainer, monkeypatch, name, epochs, pretraining):
+def test_variants(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int, pretraining: int
+) -> None:
     from nnunet_semcl.commands.path import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
@@ -233,7 +248,9 @@ def test_variants(make_trainer, monkeypatch, name, epochs, pretraining):
     assert (trainer.num_epochs, trainer.num_pretraining_epochs) == (epochs, pretraining)
 
 
-def test_ablations_leave_one_phase_out(budget, make_trainer, monkeypatch):
+def test_ablations_skip_one_phase(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nnunet_semcl.commands.path import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))

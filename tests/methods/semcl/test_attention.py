@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.cases import BACKGROUND, CENTRES_PER_CASE, UNKNOWN, labels_of
+from nnunet_semcl.files.cases import BACKGROUND, CENTRES_PER_CASE, UNKNOWN, Object, labels_of
 from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
 
 
 class Cases:
-    """Cases in memory with nnU-Net's interface of a data set."""
+    """Cases in memory with the interface of nnU-Net's data sets."""
 
     source_folder = "preprocessed"
 
-    def __init__(self, segmentations: dict[str, np.ndarray], objects=(1, 2, (1, 2))) -> None:
+    def __init__(self, segmentations: dict[str, np.ndarray], objects: tuple[Object, ...] = (1, 2, (1, 2))) -> None:
         self.identifiers = list(segmentations)
         self.segmentations = segmentations
         self.objects = objects
 
-    def load_case(self, case: str):
+    def load_case(self, case: str) -> tuple:
         segmentation = self.segmentations[case][None]
-        locations = {o: np.argwhere(np.isin(segmentation, o)) for o in self.objects}
+        locations = {obj: np.argwhere(np.isin(segmentation, obj)) for obj in self.objects}
         return (
             np.arange(segmentation.size).reshape(segmentation.shape),
             segmentation,
@@ -36,18 +36,18 @@ def volume(**boxes: tuple[int, int]) -> np.ndarray:
     return segmentation
 
 
-def test_centres_lie_in_their_object_and_are_bounded():
+def test_centres_are_within_their_object_and_limited_in_number() -> None:
     cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12)), "b": volume(o2=(3, 4))})
     attention = Attention(cases, [1, 2])
     assert set(attention.centres[1]) == {"a"}
     assert set(attention.centres[2]) == {"a", "b"}
-    for o, by_case in attention.centres.items():
+    for obj, by_case in attention.centres.items():
         for case, centres in by_case.items():
             assert 0 < len(centres) <= CENTRES_PER_CASE
-            assert (cases.segmentations[case][tuple(centres.T)] == o).all()
+            assert (cases.segmentations[case][tuple(centres.T)] == obj).all()
 
 
-def test_a_cut_holds_image_and_segmentation_of_the_same_place():
+def test_a_cut_has_image_and_segmentation_of_the_same_place() -> None:
     cases = Cases({"a": volume(o1=(0, 10), o2=(10, 12))})
     attention = Attention(cases, [1, 2])
     image, segmentation = attention.cut("a", [[-1, 2], [8, 14], [17, 25]])
@@ -62,7 +62,7 @@ def test_a_cut_holds_image_and_segmentation_of_the_same_place():
     assert not image[0, :, :, 3:].any()
 
 
-def test_regions_are_objects():
+def test_regions_are_objects() -> None:
     cases = Cases({"a": volume(o1=(0, 4), o2=(4, 6))})
     attention = Attention(cases, [(1, 2), 2])
     assert len(attention.centres[1, 2]["a"]) > len(attention.centres[2]["a"]) > 0
@@ -70,28 +70,28 @@ def test_regions_are_objects():
     assert labels_of(2) == (2,)
 
 
-def test_the_background_is_an_object_beside_a_single_one():
+def test_the_background_is_contrasted_with_a_single_object() -> None:
     segmentation = volume(o1=(0, 4))
-    segmentation[:, 15:] = -1  # cropped away by nnU-Net: no background
+    segmentation[:, 15:] = -1  # cropped away by nnU-Net, so not background
     cases = Cases({"a": segmentation}, objects=(1,))
     assert objects_to_contrast(cases, [1]) == objects_to_contrast(cases, [1, 2]) == [1, BACKGROUND]
     centres = Attention(cases, [1, BACKGROUND]).centres[BACKGROUND]["a"]
     assert (segmentation[tuple(centres.T)] == 0).all()
 
 
-def test_objects_that_occur_are_contrasted():
+def test_only_objects_that_occur_are_contrasted() -> None:
     cases = Cases({"a": volume(o1=(0, 4)), "b": volume(o2=(0, 4))}, objects=(1, 2, 3))
     assert objects_to_contrast(cases, [1, 2, 3]) == [1, 2]
 
 
-def test_no_object_at_all_and_no_class_locations_are_told():
-    with pytest.raises(
-        InputError, match=r"preprocessed: found no voxel of any object in the 1 training cases.*\[1, 2\]"
-    ):
+def test_no_object_at_all_and_no_class_locations_are_reported() -> None:
+    message = (
+        r"preprocessed: no voxel of any object in the 1 training cases of the fold, but at least one of \[1, 2\] must "
+        r"occur\. Check the labels"
+    )
+    with pytest.raises(InputError, match=message):
         objects_to_contrast(Cases({"a": volume()}), [1, 2])
     cases = Cases({"a": volume(o1=(0, 4))})
     cases.load_case = lambda case: (None, None, None, {"spacing": 1})
-    with pytest.raises(
-        InputError, match=r"preprocessed/a\.pkl: found no class_locations.*nnUNetv2_plan_and_preprocess"
-    ):
+    with pytest.raises(InputError, match=r"preprocessed/a\.pkl.* no class_locations.*nnUNetv2_plan_and_preprocess"):
         Attention(cases, [1])

@@ -9,6 +9,7 @@ import blosc2
 import numpy as np
 import pytest
 import torch
+from conftest import MakeTrainer, NNUNetFolders
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.errors import InputError
@@ -19,8 +20,8 @@ FOLD = 5
 
 
 @pytest.fixture
-def model(make_trainer) -> Path:
-    """What nnU-Net leaves of a 3d_fullres model of the fold; untrained, its masks are as good for this."""
+def model(make_trainer: MakeTrainer) -> Path:
+    """The folder of a finished 3d_fullres model of the fold; untrained, which is sufficient here."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     trainer = make_trainer("nnUNetTrainerShort", "3d_fullres", FOLD)
     trainer.initialize()
@@ -31,15 +32,17 @@ def model(make_trainer) -> Path:
     return folder
 
 
-def name_it(folders, model: Path) -> None:
+def name_it(folders: NNUNetFolders, model: Path) -> None:
     path = folders.preprocessed / "nnUNetTinyPlans.json"
     plans = json.loads(path.read_text())
     plans["configurations"]["2d"]["semcl"] = {"coarse_model": str(model)}
     path.write_text(json.dumps(plans))
 
 
-def test_its_predictions_are_the_attention_in_another_configuration(folders, make_trainer, model, monkeypatch):
-    monkeypatch.setattr(semcl_trainer, "single_component_objects", lambda cases, objects: [])  # nothing is taken away
+def test_its_predictions_are_the_masks_in_another_configuration(
+    folders: NNUNetFolders, make_trainer: MakeTrainer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(semcl_trainer, "single_component_objects", lambda cases, objects: [])  # no component is dropped
     name_it(folders, model)
     trainer = make_trainer(fold=FOLD)
     trainer.initialize()
@@ -52,9 +55,9 @@ def test_its_predictions_are_the_attention_in_another_configuration(folders, mak
         soft = blosc2.open(str(mask))[:]
         image = blosc2.open(str(folders.preprocessed / "nnUNetPlans_2d" / mask.name))
         assert soft.shape == (9, *image.shape[1:])
-        np.testing.assert_allclose(soft.sum(0), 255, atol=5)  # probabilities, to a 255th each
+        np.testing.assert_allclose(soft.sum(0), 255, atol=5)  # probabilities in steps of 1/255
 
-    # Where both grids are the same, it is what nnU-Net predicts with the model.
+    # If both grids are the same, the masks are nnU-Net's own prediction.
     predictor = named_model(model, trainer)
     volume = blosc2.open(str(folders.preprocessed / "nnUNetPlans_3d_fullres" / masks[0].name))[:]
     predictor.network.decoder.deep_supervision = False
@@ -64,24 +67,30 @@ def test_its_predictions_are_the_attention_in_another_configuration(folders, mak
     np.testing.assert_allclose(blosc2.open(str(masks[0]))[:] / 255, expected, atol=0.02)
 
 
-def test_what_is_wrong_with_it_is_told_at_the_start(folders, make_trainer, model):
+def test_an_unsuitable_model_is_reported_at_the_start(
+    folders: NNUNetFolders, make_trainer: MakeTrainer, model: Path
+) -> None:
     name_it(folders, folders.root / "nowhere")
-    with pytest.raises(InputError, match=r"nowhere: found no plans\.json, dataset\.json, fold_5/checkpoint_final\.pth"):
+    message = r"nowhere has no plans\.json, dataset\.json, fold_5/checkpoint_final\.pth.* finished fold 5\. Name"
+    with pytest.raises(InputError, match=message):
         make_trainer(fold=FOLD).initialize()
     name_it(folders, model)
     dataset = json.loads((model / "dataset.json").read_text())
     (model / "dataset.json").write_text(json.dumps(dataset | {"labels": {"background": 0, "other": 1}}))
-    with pytest.raises(InputError, match=r"found the labels.*'other': 1.*Name a model of this data set"):
+    with pytest.raises(InputError, match=r"was trained with the labels .*'other': 1.*Name a model of this data set"):
         make_trainer(fold=FOLD).initialize()
     plans = json.loads((model / "plans.json").read_text())
     (model / "plans.json").write_text(json.dumps(plans | {"dataset_name": "Dataset001_Other"}))
-    with pytest.raises(InputError, match="found the data set Dataset001_Other, expected Dataset999_Phantom"):
+    with pytest.raises(InputError, match="was trained with the data set Dataset001_Other, not Dataset999_Phantom"):
         make_trainer(fold=FOLD).initialize()
 
 
-def test_cases_that_its_configuration_lacks_are_named(folders, make_trainer, model):
+def test_cases_that_its_configuration_lacks_are_named(
+    folders: NNUNetFolders, make_trainer: MakeTrainer, model: Path
+) -> None:
     name_it(folders, model)
     case = json.loads((folders.preprocessed / "splits_final.json").read_text())[FOLD]["unlabelled"][0]
     (folders.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd").unlink()
-    with pytest.raises(InputError, match=rf"3d_fullres/{case}: found no preprocessed image.*1 are missing"):
+    message = rf"3d_fullres/{case}: no preprocessed image \(1 of 2 unlabelled cases.*Preprocess them"
+    with pytest.raises(InputError, match=message):
         make_trainer(fold=FOLD).initialize()

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ OBJECT = torch.tensor([1])
 @given(
     size=st.sampled_from(((16, 24), (32, 16), (16, 16, 24), (8, 32, 32))), dummy=st.booleans(), seed=st.integers(0, 99)
 )
-def test_image_and_segmentation_share_one_geometry(size, dummy, seed):
+def test_image_and_segmentation_have_the_same_transform(size: tuple[int, ...], dummy: bool, seed: int) -> None:
     dummy = dummy and len(size) == 3
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -26,12 +28,12 @@ def test_image_and_segmentation_share_one_geometry(size, dummy, seed):
     mask[(0, *middle)] = 1
     image, seen = views(mask.float(), mask, OBJECT)
     assert image.shape == seen.shape == (1, *size)
-    # The image is the mask itself: interpolated, it must agree with the mask's nearest class.
+    # The image is the mask itself, so the interpolated image must agree with the mask's nearest class.
     assert ((image > 0.5) == (seen > 0)).float().mean() > 0.99
     assert (seen == 1).any()
 
 
-def test_views_differ_and_intensities_leave_the_mask_alone():
+def test_views_differ_and_intensities_leave_the_mask_alone() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     views = QueryViews((24, 24), (-MAX_ROTATION, MAX_ROTATION), (0, 1), False)
@@ -44,7 +46,7 @@ def test_views_differ_and_intensities_leave_the_mask_alone():
         assert set(seen.unique().tolist()) <= {UNKNOWN, 1}
 
 
-def test_dummy_2d_keeps_slices_apart():
+def test_dummy_2d_keeps_slices_apart() -> None:
     views = QueryViews((4, 16, 16), (-np.pi, np.pi), None, True)
     assert views.cut_size[0] == 4
     views._intensities = lambda **data: data
@@ -54,7 +56,7 @@ def test_dummy_2d_keeps_slices_apart():
 
 
 @pytest.mark.parametrize("mirror_axes", [None, ()])
-def test_an_object_out_of_sight_is_no_view(mirror_axes):
+def test_there_is_no_view_if_the_object_is_outside(mirror_axes: tuple[int, ...] | None) -> None:
     views = QueryViews((8, 8), (-0.1, 0.1), mirror_axes, False)
     image = torch.rand(1, *views.cut_size)
     assert views(image, torch.zeros((1, *views.cut_size), dtype=torch.int16), OBJECT) is None

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import given
@@ -9,7 +12,12 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.methods.semcl.settings import SemCLSettings
 
 
-def plan(batch_size=12, patch_size=(128, 160), strides=((1, 1), (2, 2), (2, 2)), **more) -> ConfigurationManager:
+def plan(
+    batch_size: int = 12,
+    patch_size: Sequence[int] = (128, 160),
+    strides: Sequence[Sequence[int]] = ((1, 1), (2, 2), (2, 2)),
+    **more: object,
+) -> ConfigurationManager:
     architecture = {
         "network_class_name": "x",
         "arch_kwargs": {"strides": strides, "features_per_stage": [32, 64, 128]},
@@ -25,7 +33,9 @@ def plan(batch_size=12, patch_size=(128, 160), strides=((1, 1), (2, 2), (2, 2)),
     steps=st.lists(st.integers(1, 20), min_size=2, max_size=3),
     stages=st.integers(1, 5),
 )
-def test_queries_fit_the_strides_and_the_plans_budget(batch_size, steps, stages):
+def test_queries_fit_the_strides_and_the_size_of_the_plans_batch(
+    batch_size: int, steps: list[int], stages: int
+) -> None:
     strides = [[1] * len(steps)] + [[2] * len(steps)] * stages
     patch = [s * 2**stages for s in steps]
     config = SemCLSettings.from_plan(plan(batch_size, patch, strides), "c")
@@ -36,7 +46,7 @@ def test_queries_fit_the_strides_and_the_plans_budget(batch_size, steps, stages)
     assert config.queries_per_batch == 4 or config.queries_per_batch * math.prod(config.query_size) <= budget
 
 
-def test_large_batches_keep_the_patch_and_small_ones_shrink_it():
+def test_large_batches_keep_the_patch_and_small_ones_shrink_it() -> None:
     assert SemCLSettings.from_plan(plan(batch_size=12), "2d").query_size == (128, 160)
     strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
     config = SemCLSettings.from_plan(plan(2, (40, 128, 128), strides), "3d_fullres")
@@ -44,7 +54,7 @@ def test_large_batches_keep_the_patch_and_small_ones_shrink_it():
     assert config.queries_per_batch == 2 * 40 * 128 * 128 // (26 * 80 * 80)
 
 
-def test_the_plans_section_overrides_single_fields():
+def test_the_plans_section_overrides_single_settings() -> None:
     config = SemCLSettings.from_plan(plan(semcl={"query_size": [64, 64], "temperature": 0.2}), "2d")
     assert config == SemCLSettings(
         query_size=(64, 64), queries_per_batch=config.queries_per_batch, learning_rate=0.0025, temperature=0.2
@@ -52,19 +62,19 @@ def test_the_plans_section_overrides_single_fields():
     assert config.as_dict()["query_size"] == (64, 64)
 
 
-def test_every_setting_has_its_reason():
+def test_every_setting_has_a_reason() -> None:
     config = SemCLSettings.from_plan(plan(2, semcl={"temperature": 0.2}), "2d")
     assert set(config.reasons) == set(config.as_dict())
     assert all(config.reasons.values())
     assert config.reasons["temperature"] == 'set by "semcl" of configuration 2d'
-    assert config.reasons["query_size"] == "as much of the plan's patch 128 x 160 as lets a batch hold 8"
+    assert config.reasons["query_size"] == "the plan's patch 128 x 160, reduced so that a batch holds 8 queries"
     assert SemCLSettings.from_plan(plan(12), "2d").reasons["query_size"] == "the plan's patch"
 
 
 @given(st.dictionaries(st.text(max_size=12) | st.sampled_from(("query_size", "temperature")),
                        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()),
                        max_size=3))  # fmt: skip
-def test_any_section_is_taken_or_refused_in_our_own_words(section):
+def test_any_section_is_accepted_or_refused_by_our_own_error(section: dict[str, object]) -> None:
     try:
         config = SemCLSettings.from_plan(plan(semcl=section), "2d")
     except InputError:

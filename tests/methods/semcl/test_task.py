@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -8,7 +10,7 @@ from nnunet_semcl.networks.projection_head import attention_pool
 
 
 class FinestLevel(nn.CrossEntropyLoss):
-    """In place of nnU-Net's loss: that of the first of its levels."""
+    """Stands in for nnU-Net's loss; uses only the finest level."""
 
     def forward(self, output: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         return super().forward(output[0], target[:, 0])
@@ -41,7 +43,9 @@ def batch() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("objective", ["object", "voxel", "both"])
 @pytest.mark.parametrize("use_attention", [True, False])
 @pytest.mark.parametrize("segmentation_loss", [None, FinestLevel()])
-def test_gradients_reach_what_is_pretrained_and_the_network_comes_back(objective, use_attention, segmentation_loss):
+def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
+    objective: str, use_attention: bool, segmentation_loss: nn.Module | None
+) -> None:
     planned = network()
     before = {k: v.clone() for k, v in planned.state_dict().items()}
     task = SemCLTask(planned, objective, 16, 0.1, segmentation_loss, use_attention)
@@ -61,7 +65,7 @@ def test_gradients_reach_what_is_pretrained_and_the_network_comes_back(objective
     assert len(planned(batch()["image"])) == 2  # deep supervision as it was
 
 
-def test_a_first_view_shows_its_mask_and_a_second_does_not():
+def test_only_the_first_view_of_a_query_shows_its_mask() -> None:
     task = SemCLTask(network(), "object", 16, 0.1).eval()
     b = batch()
     seen: list[torch.Tensor] = []
@@ -74,7 +78,7 @@ def test_a_first_view_shows_its_mask_and_a_second_does_not():
 
 
 @pytest.mark.parametrize("objective", ["voxel", "both"])
-def test_patches_show_no_mask(objective):
+def test_patches_show_no_mask(objective: str) -> None:
     task = SemCLTask(network(), objective, 16, 0.1).eval()
     b = batch()
     seen: list[torch.Tensor] = []
@@ -84,7 +88,7 @@ def test_patches_show_no_mask(objective):
     assert not seen[-1][:, 1:].any()
 
 
-def test_the_losses_are_the_supervised_contrast_of_an_independent_library():
+def test_the_losses_equal_those_of_an_independent_library() -> None:
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     task = SemCLTask(network(), "both", 16, 0.2).eval()
     b = batch()
@@ -97,14 +101,14 @@ def test_the_losses_are_the_supervised_contrast_of_an_independent_library():
     logits = planned(task.encoder(without_mask))[0]
     decoded = task.last.features  # (4, 4, 16, 16)
     torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
-    of_voxels = task.voxel_head(decoded, b["voxel"])
+    embeddings = task.voxel_head(decoded, b["voxel"])
     by_hand = torch.nn.Sequential.forward(task.voxel_head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
-    torch.testing.assert_close(of_voxels, by_hand)
-    torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(of_voxels, b["voxel_class"]))
+    torch.testing.assert_close(embeddings, by_hand)
+    torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(embeddings, b["voxel_class"]))
     torch.testing.assert_close(figures["loss"], figures["object_loss"] + figures["voxel_loss"])
 
 
-def test_a_few_steps_pull_objects_apart():
+def test_a_few_steps_separate_the_objects() -> None:
     torch.manual_seed(0)
     task = SemCLTask(network(), "object", 16, 0.1)
     b = batch()
@@ -118,7 +122,7 @@ def test_a_few_steps_pull_objects_apart():
     assert before < 0.5 < task(b)["separation"].item()
 
 
-def test_separation_leaves_out_views_of_one_query():
+def test_separation_ignores_pairs_of_views_of_one_query() -> None:
     embeddings = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [-1, 0], [-1, 0]])
     objects = torch.tensor([0, 0, 0, 0, 1, 1])
     queries = torch.tensor([0, 0, 1, 1, 2, 3])
@@ -126,18 +130,18 @@ def test_separation_leaves_out_views_of_one_query():
     assert separation(embeddings, objects, queries).item() == pytest.approx(2 / 10 + 8 / 16)
 
 
-def test_the_segmentation_loss_stands_beside_the_contrast():
+def test_the_segmentation_loss_is_added_to_the_contrast() -> None:
     b, planned = batch(), network()
     alone = SemCLTask(planned, "voxel", 16, 0.1)
-    beside = SemCLTask(planned, "voxel", 16, 0.1, FinestLevel())
-    beside.voxel_head = alone.voxel_head
-    figures = beside(b)
+    both = SemCLTask(planned, "voxel", 16, 0.1, FinestLevel())
+    both.voxel_head = alone.voxel_head
+    figures = both(b)
     segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
     torch.testing.assert_close(figures["segmentation_loss"], segmentation)
     torch.testing.assert_close(figures["loss"], segmentation + CONTRAST_WEIGHT * alone(b)["loss"])
 
 
-def test_separation_is_that_of_all_pairs():
+def test_separation_equals_the_mean_over_all_pairs() -> None:
     torch.manual_seed(0)
     embeddings = torch.nn.functional.normalize(torch.randn(40, 8), dim=1)
     queries = torch.arange(40) // 2

@@ -1,4 +1,4 @@
-"""A fold with hidden labels: coarse training, soft masks, contrast; killed between them and continued."""
+"""A fold with hidden labels: coarse training, soft masks and contrast, killed and continued at each step."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
+from nnunet_semcl.pretraining.phase import PretrainingPhase
 
 FOLD = 5  # fold 0 with two labelled cases
 
 
 @pytest.fixture
-def budget(folders, monkeypatch):
-    """Two labelled cases, two hidden ones; every prediction counts as confident, so that hidden cases are drawn."""
+def budget(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> NNUNetFolders:
+    """Two labelled and two hidden cases; every prediction counts as confident, so that hidden cases are drawn."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
     return folders
 
 
-def pretrain(trainer) -> dict[str, torch.Tensor]:
+def pretrain(trainer: SemCLTrainer) -> dict[str, torch.Tensor]:
     trainer.initialize()
     trainer.pretrain()
     return torch.load(f"{trainer.output_folder}/checkpoint_pretrained.pth", weights_only=True)["network_weights"]
@@ -40,11 +43,11 @@ def masked_cases(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.b2nd") if not path.stem.endswith("_seg")}
 
 
-def split(folders) -> dict[str, list[str]]:
+def split(folders: NNUNetFolders) -> dict[str, list[str]]:
     return json.loads((folders.preprocessed / "splits_final.json").read_text())[FOLD]
 
 
-def test_hidden_cases_take_part_and_their_labels_do_not(budget, make_trainer):
+def test_hidden_cases_are_used_and_their_labels_are_not(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     first = pretrain(make_trainer(fold=FOLD))
     fold = budget.fold("SemCLTrainerShort", "2d", fold=FOLD)
     assert masked_cases(fold / "coarse_attention") == set(split(budget)["unlabelled"])
@@ -67,7 +70,7 @@ def test_hidden_cases_take_part_and_their_labels_do_not(budget, make_trainer):
     assert not same(first, pretrain(without))
 
 
-def test_validation_labels_do_not_reach_the_coarse_model(budget, make_trainer):
+def test_validation_labels_do_not_influence_the_coarse_model(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     first = pretrain(make_trainer(fold=FOLD))
     data = budget.preprocessed / "nnUNetPlans_2d"
     cases = infer_dataset_class(str(data))(str(data))
@@ -75,7 +78,7 @@ def test_validation_labels_do_not_reach_the_coarse_model(budget, make_trainer):
     for case in split(budget)["val"]:
         image, segmentation, _, properties = cases.load_case(case)
         image, noise = image[:], rng.integers(0, 9, segmentation.shape, dtype=np.int16)
-        properties["class_locations"] = {o: np.argwhere(noise == o) for o in range(1, 9)}
+        properties["class_locations"] = {label: np.argwhere(noise == label) for label in range(1, 9)}
         for old in data.glob(f"{case}*"):
             old.unlink()
         cases.save_case(image, noise, properties, str(data / case))
@@ -88,8 +91,10 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("moment", ["coarse", "soft masks", "pretraining", "refined masks", "refinement"])
-def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, monkeypatch, moment):
-    whole = pretrain(make_trainer(fold=FOLD))
+def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    uninterrupted = pretrain(make_trainer(fold=FOLD))
     shutil.rmtree(budget.root / "results")
     interrupted = make_trainer(fold=FOLD)
     interrupted.initialize()
@@ -99,9 +104,9 @@ def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, 
 
             save, calls = coarse_model.save_pseudo_labels, []
 
-            def die(*args):
+            def die(*args: object) -> None:
                 calls.append(args)
-                if len(calls) == (2 if moment == "soft masks" else 4):  # of two cases
+                if len(calls) == (2 if moment == "soft masks" else 4):  # the second of two cases
                     raise Killed
                 save(*args)
 
@@ -109,7 +114,7 @@ def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, 
         else:
             from nnunet_semcl.pretraining.phase import PretrainingPhase
 
-            def die_in(phase):
+            def die_in(phase: PretrainingPhase) -> None:
                 if phase.name == moment:
                     raise Killed
 
@@ -117,10 +122,10 @@ def test_killed_and_continued_equals_an_uninterrupted_run(budget, make_trainer, 
         with pytest.raises(Killed):
             interrupted.pretrain()
     continued = make_trainer(fold=FOLD, resume=True)
-    assert same(whole, pretrain(continued))
+    assert same(uninterrupted, pretrain(continued))
 
 
-def test_a_new_run_makes_its_own_soft_masks(budget, make_trainer):
+def test_a_new_run_predicts_its_own_soft_masks(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     pretrain(make_trainer(fold=FOLD))
     masks = budget.fold("SemCLTrainerShort", "2d", fold=FOLD) / "coarse_attention"
     for mask in masks.glob("*.b2nd"):
@@ -129,7 +134,9 @@ def test_a_new_run_makes_its_own_soft_masks(budget, make_trainer):
     assert all(mask.stat().st_size > 100 for mask in masks.glob("*.b2nd"))
 
 
-def test_images_without_labels_take_part(folders, make_trainer, monkeypatch):
+def test_images_without_labels_are_used(
+    folders: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
     images = folders.raw / "imagesTs"
     assert main(["unlabelled", "-d", "999", "-i", str(images), "-c", "2d", "-np", "1"]) == 0
@@ -139,27 +146,31 @@ def test_images_without_labels_take_part(folders, make_trainer, monkeypatch):
     assert masked_cases(masks) == {p.name.removesuffix("_0000.nii.gz") for p in images.iterdir()}
 
 
-def test_images_preprocessed_by_other_plans_are_told_at_the_start(folders, make_trainer):
+def test_images_preprocessed_with_other_plans_are_reported_at_the_start(
+    folders: NNUNetFolders, make_trainer: MakeTrainer
+) -> None:
     assert main(["unlabelled", "-d", "999", "-i", str(folders.raw / "imagesTs"), "-c", "2d", "-np", "1"]) == 0
     record = folders.preprocessed / "nnUNetPlans_2d_unlabelled" / "preprocessing.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"spacing": [9, 9]}))
-    with pytest.raises(InputError, match="nnUNetPlans_2d_unlabelled: found cases preprocessed with another spacing"):
+    with pytest.raises(InputError, match="nnUNetPlans_2d_unlabelled holds cases preprocessed with another spacing"):
         make_trainer().initialize()
 
 
-def test_a_coarse_model_that_finds_nothing_is_told(folders, make_trainer):
-    """Not a moment of training: no voxel is confident, and the contrast goes on with the labels alone."""
+def test_a_coarse_model_that_finds_nothing_is_reported(folders: NNUNetFolders, make_trainer: MakeTrainer) -> None:
+    """The coarse training is too short for confident voxels, so contrast uses the labelled cases only."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     trainer = make_trainer(fold=FOLD)
     lines: list[str] = []
     log = trainer.print_to_log_file
     trainer.print_to_log_file = lambda *args, **kwargs: (lines.append(" ".join(map(str, args))), log(*args, **kwargs))
     pretrain(trainer)
-    assert any("too few voxels in 2 of 2 coarse predictions" in line for line in lines)
+    assert any("too few confident voxels in 2 of 2 predictions" in line for line in lines)
 
 
-def test_broken_properties_of_a_labelled_case_are_still_told(budget, make_trainer):
-    """The counterpart of the garbage above: what is opened is checked."""
+def test_broken_properties_of_a_labelled_case_are_still_reported(
+    budget: NNUNetFolders, make_trainer: MakeTrainer
+) -> None:
+    """The counterpart of the garbage above: files that are opened are checked."""
     case = split(budget)["train"][0]
     (budget.preprocessed / "nnUNetPlans_2d" / f"{case}.pkl").write_bytes(pickle.dumps({}))
     with pytest.raises(InputError, match="no class_locations"):

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import inspect
 
 import pytest
+from conftest import MakeTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.commands.doctor import trainer_classes
@@ -12,7 +15,9 @@ from nnunet_semcl.pretraining.trainer import PretrainingTrainer
     ("name", "epochs", "coarse", "pretraining"),
     [("5epochs", 5, 1, 2), ("100epochs", 100, 5, 10), ("250epochs", 250, 10, 25), ("fewLabels", 50, 250, 700)],
 )
-def test_lengths(make_trainer, monkeypatch, name, epochs, coarse, pretraining):
+def test_lengths(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int, coarse: int, pretraining: int
+) -> None:
     from nnunet_semcl.commands.path import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
@@ -23,7 +28,7 @@ def test_lengths(make_trainer, monkeypatch, name, epochs, coarse, pretraining):
     assert f"SemCLTrainer_{name}__" in trainer.output_folder
 
 
-def test_no_mirroring_in_either_phase(make_trainer, monkeypatch):
+def test_no_mirroring_in_either_phase(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunet_semcl.commands.path import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
@@ -33,7 +38,7 @@ def test_no_mirroring_in_either_phase(make_trainer, monkeypatch):
 
 
 @pytest.mark.parametrize("use_attention", [True, False])
-def test_the_side_stem_is_there_for_objects_with_attention_alone(make_trainer, use_attention):
+def test_the_side_stem_exists_only_with_attention(make_trainer: MakeTrainer, use_attention: bool) -> None:
     trainer = make_trainer()
     trainer.use_attention = use_attention
     trainer.configuration_manager.configuration["semcl"] = {"objective": "object"}
@@ -42,10 +47,10 @@ def test_the_side_stem_is_there_for_objects_with_attention_alone(make_trainer, u
     assert any("side_stem" in name for name, _ in task.named_parameters()) == use_attention
 
 
-def test_every_variant_is_offered_and_has_nnunets_signature():
-    offered = trainer_classes()
+def test_every_variant_is_found_and_has_nnunets_signature() -> None:
+    found = trainer_classes()
     for name, variant in vars(semcl_variants).items():
         if isinstance(variant, type) and issubclass(variant, PretrainingTrainer):
-            assert name in offered
+            assert name in found
     expected = list(inspect.signature(nnUNetTrainer.__init__).parameters)
-    assert all(list(inspect.signature(t.__init__).parameters) == expected for t in offered.values())
+    assert all(list(inspect.signature(t.__init__).parameters) == expected for t in found.values())

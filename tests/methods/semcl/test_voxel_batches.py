@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,9 @@ from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches, at_boundary, 
     number=st.integers(6, 200),
     seed=st.integers(0, 99),
 )
-def test_as_many_of_each_class_within_the_number_asked_for(shape, classes, number, seed):
+def test_equally_many_of_each_class_within_the_number_asked_for(
+    shape: tuple[int, ...], classes: int, number: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     segmentations = torch.randint(UNKNOWN, classes, shape, generator=generator, dtype=torch.int16)
     voxel, voxel_class = sample_voxels(segmentations, number, np.random.default_rng(seed))
@@ -30,23 +34,23 @@ def test_as_many_of_each_class_within_the_number_asked_for(shape, classes, numbe
     assert (voxel_class != UNKNOWN).all()
 
 
-def test_half_are_drawn_where_classes_meet():
+def test_half_are_drawn_at_class_boundaries() -> None:
     segmentations = torch.zeros(1, 64, 64, dtype=torch.int16)
     segmentations[:, 32:] = 1
     boundary = at_boundary(segmentations)
     assert boundary[0, 31:33].all()
     assert boundary.sum() == 2 * 64
     voxel, _ = sample_voxels(segmentations, 200, np.random.default_rng(0))
-    assert 100 <= boundary.flatten()[voxel].sum() <= 110  # 50 of each class, and what chance adds
+    assert 100 <= boundary.flatten()[voxel].sum() <= 110  # 50 of each class, and a few by chance
 
 
-def test_nothing_known_gives_nothing():
+def test_unknown_voxels_are_not_drawn() -> None:
     voxel, voxel_class = sample_voxels(torch.full((2, 4, 4), UNKNOWN), 10, np.random.default_rng(0))
     assert len(voxel) == len(voxel_class) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (1, 6, 6, 6)])
-def test_one_class_has_no_boundary(shape):
+def test_one_class_has_no_boundary(shape: tuple[int, ...]) -> None:
     assert not at_boundary(torch.ones(shape)).any()
 
 
@@ -63,20 +67,20 @@ class Patches:
         return {"image": target.float(), "target": [target, target[:, :, ::2, ::2]]}
 
 
-def test_a_batch_holds_patches_and_what_is_known_of_their_voxels():
+def test_a_batch_has_patches_and_classes_of_annotated_voxels() -> None:
     batches = VoxelBatches(Patches(), 40, LabelManager(LABELS | {"ignore": 3}, None))
     batch = batches[5]
-    whole = Patches()[5]
-    assert torch.equal(batch["patch"], whole["image"])
-    assert all(torch.equal(a, b) for a, b in zip(batch["target"], whole["target"], strict=True))
-    assert torch.equal(whole["target"][0].flatten()[batch["voxel"]].long(), batch["voxel_class"])
-    assert set(batch["voxel_class"].tolist()) == {0, 1, 2}  # not what is to be ignored
+    patches = Patches()[5]
+    assert torch.equal(batch["patch"], patches["image"])
+    assert all(torch.equal(a, b) for a, b in zip(batch["target"], patches["target"], strict=True))
+    assert torch.equal(patches["target"][0].flatten()[batch["voxel"]].long(), batch["voxel_class"])
+    assert set(batch["voxel_class"].tolist()) == {0, 1, 2}  # without the ignore label
     assert torch.equal(batch["voxel"], batches[5]["voxel"])
     assert not torch.equal(batch["voxel"], batches[6]["voxel"])
 
 
 @pytest.mark.parametrize("ignore", [{}, {"ignore": 3}])
-def test_regions_make_a_class_of_each_way_to_lie_in_them(ignore):
+def test_each_combination_of_regions_is_a_class(ignore: dict[str, int]) -> None:
     labels = LabelManager(REGIONS | ignore, (1, 2))
     segmentation = torch.tensor([0, 1, 2, 3 if ignore else 0], dtype=torch.int16).view(1, 1, 2, 2)
     regions = [*labels.foreground_regions, *([3] if ignore else [])]  # as nnU-Net calls its transform

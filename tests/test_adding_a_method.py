@@ -1,0 +1,115 @@
+"""The method in docs/adding-a-method.md, taken out of the page unchanged and used through nnU-Net's commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_semcl.commands.plan import load_preset
+from nnunet_semcl.methods import settings_by_section
+
+PAGE = Path(__file__).parent.parent / "docs" / "adding-a-method.md"
+SHORT = """
+from MaskedTrainer import MaskedTrainer
+
+
+class MaskedTrainerShort(MaskedTrainer):
+    num_pretraining_epochs, num_epochs = 6, 1
+    num_pretraining_iterations_per_epoch = num_iterations_per_epoch = 3
+    num_val_iterations_per_epoch = 1
+    seed = 1
+"""
+FOLD = 5  # the one that label-budget appends: two labelled cases, two unlabelled ones
+TRAIN = f"nnUNetv2_train 999 2d {FOLD} -tr MaskedTrainerShort -p nnUNetTinyPlans -device cpu"
+
+
+@pytest.fixture
+def masked(folders, monkeypatch):
+    """nnU-Net's folders with the page's file in a folder of nnUNet_extTrainer."""
+    trainers = folders.root / "my_trainers"
+    trainers.mkdir()
+    method, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    (trainers / "MaskedTrainer.py").write_text(method)
+    (trainers / "short.py").write_text(SHORT)
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers))
+    folders.environment["nnUNet_extTrainer"] = str(trainers)
+    assert folders.run("nnunet-semcl label-budget -d 999 --labelled 2").returncode == 0
+    return folders
+
+
+def killed_in_pretraining(folders, log: Path) -> None:
+    process = folders.start(TRAIN)
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def pretrained(fold: Path) -> dict[str, torch.Tensor]:
+    return torch.load(fold / "checkpoint_pretrained.pth", weights_only=True)["network_weights"]
+
+
+def test_trained_killed_continued_exported_and_predicted(masked):
+    fold = masked.fold("MaskedTrainerShort", "2d", fold=FOLD)
+    log = fold / "pretraining_log.jsonl"
+    killed_in_pretraining(masked, log)
+    assert not (fold / "checkpoint_pretrained.pth").exists()
+    continued = masked.run(f"{TRAIN} --c")
+    assert continued.returncode == 0, continued.stdout
+    assert re.search(r"Pretraining continues after epoch [2-5]", continued.stdout)
+    assert "2 labelled and 2 unlabelled training cases" in continued.stdout
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["epoch"] for record in records] == list(range(7))
+    assert records[-1]["held_out_loss"] < records[0]["held_out_loss"]
+    assert json.loads((fold / "masked_settings.json").read_text())["ratio"]["value"] == 0.6
+    interrupted = pretrained(fold)
+
+    uninterrupted = masked.run(TRAIN)
+    assert uninterrupted.returncode == 0, uninterrupted.stdout
+    assert all(torch.equal(weight, interrupted[key]) for key, weight in pretrained(fold).items())
+
+    model, output = masked.root / "model", masked.root / "predictions"
+    exported = masked.run(
+        f"nnunet-semcl export -d 999 -c 2d -tr MaskedTrainerShort -p nnUNetTinyPlans -f {FOLD} -o {model}"
+    )
+    assert exported.returncode == 0, exported.stdout
+    del masked.environment["nnUNet_extTrainer"]
+    predicted = masked.run(
+        f"nnUNetv2_predict_from_modelfolder -m {model} -f {FOLD} -device cpu -npp 1 -nps 1 "
+        f"-i {masked.raw / 'imagesTs'} -o {output}"
+    )
+    assert predicted.returncode == 0, predicted.stdout
+    assert len(list(output.glob("*.nii.gz"))) == 1
+
+
+def test_presets_export_and_doctor_know_its_section(masked, tmp_path: Path):
+    assert list(settings_by_section()) == ["ideal", "masked", "semcl"]
+    preset = tmp_path / "masked.json"
+    preset.write_text(json.dumps({"plans_name": "nnUNetMaskedPlans", "masked": {"block": 4}}))
+    assert load_preset(str(preset)).sections == {"masked": {"block": 4}}
+    planned = masked.run(f"nnunet-semcl plan -d 999 --preset {preset} -p nnUNetTinyPlans")
+    assert planned.returncode == 0, planned.stdout
+    plans = json.loads((masked.preprocessed / "nnUNetMaskedPlans.json").read_text())
+    assert plans["configurations"]["2d"]["masked"] == {"block": 4}
+
+    preset.write_text(json.dumps({"plans_name": "nnUNetMaskedPlans", "masked": {"blocks": 4}}))
+    refused = masked.run(f"nnunet-semcl plan -d 999 --preset {preset} -p nnUNetTinyPlans")
+    assert refused.returncode == 1
+    assert '"masked" of configuration 2d: unknown key "blocks"' in refused.stdout
+    assert "methods, as sections of the plans: ideal, masked, semcl" in masked.run("nnunet-semcl doctor").stdout
+
+
+def test_a_broken_file_of_the_folder_is_named_and_stops_nothing(masked, capsys):
+    (masked.root / "my_trainers" / "broken.py").write_text("import no_such_module")
+    assert {"ideal", "semcl"} <= settings_by_section().keys()
+    assert "my_trainers of nnUNet_extTrainer cannot be imported as a whole" in capsys.readouterr().out
