@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import MakeTrainer, NNUNetFolders
 
+from nnunet_semcl.cli import main
+from nnunet_semcl.commands import doctor, export
 from nnunet_semcl.commands.plan import load_preset
 from nnunet_semcl.methods import settings_by_section
 
@@ -31,7 +34,7 @@ TRAIN = f"nnUNetv2_train 999 2d {FOLD} -tr MaskedTrainerShort -p nnUNetTinyPlans
 
 
 @pytest.fixture
-def masked(folders, monkeypatch):
+def masked(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> NNUNetFolders:
     """nnU-Net's folders with the page's file in a folder of nnUNet_extTrainer."""
     trainers = folders.root / "my_trainers"
     trainers.mkdir()
@@ -40,11 +43,11 @@ def masked(folders, monkeypatch):
     (trainers / "short.py").write_text(SHORT)
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers))
     folders.environment["nnUNet_extTrainer"] = str(trainers)
-    assert folders.run("nnunet-semcl label-budget -d 999 --labelled 2").returncode == 0
+    assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     return folders
 
 
-def killed_in_pretraining(folders, log: Path) -> None:
+def killed_in_pretraining(folders: NNUNetFolders, log: Path) -> None:
     process = folders.start(TRAIN)
     deadline = time.monotonic() + 120
     while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
@@ -55,11 +58,7 @@ def killed_in_pretraining(folders, log: Path) -> None:
     process.communicate()
 
 
-def pretrained(fold: Path) -> dict[str, torch.Tensor]:
-    return torch.load(fold / "checkpoint_pretrained.pth", weights_only=True)["network_weights"]
-
-
-def test_trained_killed_continued_exported_and_predicted(masked):
+def test_trained_killed_continued_exported_and_predicted(masked: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     fold = masked.fold("MaskedTrainerShort", "2d", fold=FOLD)
     log = fold / "pretraining_log.jsonl"
     killed_in_pretraining(masked, log)
@@ -72,11 +71,7 @@ def test_trained_killed_continued_exported_and_predicted(masked):
     assert [record["epoch"] for record in records] == list(range(7))
     assert records[-1]["held_out_loss"] < records[0]["held_out_loss"]
     assert json.loads((fold / "masked_settings.json").read_text())["ratio"]["value"] == 0.6
-    interrupted = pretrained(fold)
-
-    uninterrupted = masked.run(TRAIN)
-    assert uninterrupted.returncode == 0, uninterrupted.stdout
-    assert all(torch.equal(weight, interrupted[key]) for key, weight in pretrained(fold).items())
+    interrupted = torch.load(fold / "checkpoint_pretrained.pth", weights_only=True)["network_weights"]
 
     model, output = masked.root / "model", masked.root / "predictions"
     exported = masked.run(
@@ -91,25 +86,37 @@ def test_trained_killed_continued_exported_and_predicted(masked):
     assert predicted.returncode == 0, predicted.stdout
     assert len(list(output.glob("*.nii.gz"))) == 1
 
+    uninterrupted = make_trainer("MaskedTrainerShort", fold=FOLD)
+    uninterrupted.initialize()
+    uninterrupted.pretrain()
+    weights = uninterrupted.network.state_dict()
+    assert all(torch.equal(weights[key], weight) for key, weight in interrupted.items())
+    assert len(weights) == len(interrupted)
 
-def test_presets_export_and_doctor_know_its_section(masked, tmp_path: Path):
+
+def test_presets_export_and_doctor_know_its_section(
+    masked: NNUNetFolders, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert list(settings_by_section()) == ["ideal", "masked", "semcl"]
     preset = tmp_path / "masked.json"
     preset.write_text(json.dumps({"plans_name": "nnUNetMaskedPlans", "masked": {"block": 4}}))
     assert load_preset(str(preset)).sections == {"masked": {"block": 4}}
-    planned = masked.run(f"nnunet-semcl plan -d 999 --preset {preset} -p nnUNetTinyPlans")
-    assert planned.returncode == 0, planned.stdout
+    plan = ["plan", "-d", "999", "--preset", str(preset), "-p", "nnUNetTinyPlans"]
+    assert main(plan) == 0
     plans = json.loads((masked.preprocessed / "nnUNetMaskedPlans.json").read_text())
     assert plans["configurations"]["2d"]["masked"] == {"block": 4}
+    assert "masked" not in export._without_our_sections(plans)["configurations"]["2d"]
 
     preset.write_text(json.dumps({"plans_name": "nnUNetMaskedPlans", "masked": {"blocks": 4}}))
-    refused = masked.run(f"nnunet-semcl plan -d 999 --preset {preset} -p nnUNetTinyPlans")
-    assert refused.returncode == 1
-    assert '"masked" of configuration 2d: unknown key "blocks"' in refused.stdout
-    assert "methods, as sections of the plans: ideal, masked, semcl" in masked.run("nnunet-semcl doctor").stdout
+    assert main(plan) == 1
+    assert '"masked" of configuration 2d: unknown key "blocks"' in capsys.readouterr().err
+    (finding,) = doctor.check_methods()
+    assert finding.text == "methods, as sections of the plans: ideal, masked, semcl"
 
 
-def test_a_broken_file_of_the_folder_is_named_and_stops_nothing(masked, capsys):
+def test_a_broken_file_of_the_folder_is_named_and_stops_nothing(
+    masked: NNUNetFolders, capsys: pytest.CaptureFixture
+) -> None:
     (masked.root / "my_trainers" / "broken.py").write_text("import no_such_module")
     assert {"ideal", "semcl"} <= settings_by_section().keys()
     assert "my_trainers of nnUNet_extTrainer cannot be imported as a whole" in capsys.readouterr().out

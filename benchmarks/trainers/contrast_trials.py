@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.utils.data import Dataset
 
-from nnunet_semcl.data.pseudo_labels import CONFIDENT, FULL
+from nnunet_semcl.data.lazy_segmentation import CONFIDENT, FULL
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.data.training_batches import TrainingBatches
-from nnunet_semcl.files.cases import UNKNOWN, Cases, Object, open_case
+from nnunet_semcl.files.cases import UNKNOWN, Cases, Object
 from nnunet_semcl.losses.supcon import SupConLoss
 from nnunet_semcl.methods.ideal.located_views import LocatedViews
 from nnunet_semcl.methods.ideal.location_batches import LocationBatches
@@ -55,7 +55,7 @@ class VoxelTrial(SemCL):
     ) -> PretrainingPhase:
         settings = self.pretraining_settings()
         task = LevelsTask(self.planned_network, self.loss, settings["temperature"], self.levels)
-        patches = TrainingBatches(self, cases, self.batch_seed, settings["copy_paste"])
+        patches = TrainingBatches(self, cases, self.phase_seed(name), settings["copy_paste"])
         batches = LevelsBatches(patches, settings["voxels"], self.levels)
         return self.build_phase(name, task, batches, None, epochs)
 
@@ -72,8 +72,8 @@ class LocationTrial(SelfTraining):
         images += self.unlabelled_images().values()
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         views = LocatedViews(self.configuration_manager.patch_size, rotation, mirror_axes, dummy_2d)
-        locations = LocationBatches(images, views, 6, 64, self.configuration_manager.spacing, self.batch_seed)
-        batches = LocationsBeside(TrainingBatches(self, cases, self.batch_seed, copy_paste), locations)
+        locations = LocationBatches(images, views, 6, 64, self.configuration_manager.spacing, self.phase_seed(name))
+        batches = LocationsBeside(TrainingBatches(self, cases, self.phase_seed(name), copy_paste), locations)
         task = LocationsTask(self.planned_network, self.loss)
         return self.build_phase(name, task, batches, None, epochs)
 
@@ -87,10 +87,9 @@ class UnsureMarked:
 
     def load_case(self, identifier: str) -> tuple:
         image, segmentation, previous, properties = self.cases.load_case(identifier)
-        soft = open_case(Path(self.source_folder, identifier))[:]
-        segmentation = np.array(segmentation[:])
-        segmentation[(soft.max(0) < CONFIDENT * FULL)[None]] += UNSURE
-        return image, segmentation, previous, properties
+        labels = np.array(segmentation.labels[:])
+        labels[segmentation.confidence[:] < CONFIDENT * FULL] += UNSURE
+        return image, labels, previous, properties
 
 
 class LevelsBatches(Dataset):

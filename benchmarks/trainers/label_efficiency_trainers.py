@@ -189,7 +189,7 @@ class OnlineSelfTraining(PretrainedTrainer, SemCLTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         cases = InMemory(ImageOnlyCases(self.unlabelled_images(), self.label_manager))
-        self.unlabelled_patches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False)
+        self.unlabelled_patches = TrainingBatches(self, [cases], self.phase_seed("training"), copy_paste=False)
 
     def train_step(self, batch: dict) -> dict:
         if self.current_epoch < self.first_epoch_share * self.num_epochs:

@@ -27,6 +27,7 @@ class TrainingBatches(Dataset):
         seed: of all batches.
         copy_paste: whether the two halves of a batch swap boxes.
         plain_view: whether a batch also holds the images under the spatial augmentation alone.
+        ignore_label: of voxels that the targets do not know; None for the data set's own, if it has one.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TrainingBatches(Dataset):
         seed: int,
         copy_paste: bool,
         plain_view: bool = False,
+        ignore_label: int | None = None,
     ) -> None:
         labels = trainer.label_manager
         patch_size = trainer.configuration_manager.patch_size
@@ -50,7 +52,7 @@ class TrainingBatches(Dataset):
             is_cascaded=trainer.is_cascaded,
             foreground_labels=labels.foreground_labels,
             regions=labels.foreground_regions if labels.has_regions else None,
-            ignore_label=labels.ignore_label,
+            ignore_label=labels.ignore_label if ignore_label is None else ignore_label,
         )
         if plain_view:
             transforms = WithPlainView(transforms)

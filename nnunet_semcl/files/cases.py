@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import blosc2
 import numpy as np
@@ -16,13 +16,22 @@ UNKNOWN = -1  # in segmentations: outside the case, or not annotated
 CENTRES_PER_CASE = 1000  # per object, of nnU-Net's 10 000: 12 kB in memory
 
 
+class Voxels(Protocol):
+    """An array, or what computes one when a box of it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, box: Any, /) -> np.ndarray: ...
+
+
 class Cases(Protocol):
     """The part of a data set that we read: nnU-Net's own class has it, and PseudoLabelledCases too."""
 
     source_folder: str
     identifiers: list[str]
 
-    def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict]:
+    def load_case(self, identifier: str) -> tuple[np.ndarray, Voxels, np.ndarray | None, dict]:
         """Loads one case.
 
         Returns:

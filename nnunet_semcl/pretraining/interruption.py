@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from nnunet_semcl.errors import InputError
 
 LOCK_NAME = ".lock"
+RAISE_AGAIN = 5.0  # seconds after a SIGTERM whose SystemExit got lost
 EXIT_CODE = 128 + signal.SIGTERM  # as in shells
 
 
@@ -56,17 +57,21 @@ def on_sigterm(report: Callable[[], None]) -> Iterator[None]:
         if os.getpid() != main_process:
             os._exit(EXIT_CODE)  # a worker, which inherited this handler
         stopped = True
+        # Python swallows an exception in some callbacks, such as those around a fork: raise it until it gets through.
+        signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # otherwise torch raises an error because a worker has ended
         raise SystemExit(EXIT_CODE)
 
-    previous_handler = signal.signal(signal.SIGTERM, stop)
+    previous_handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
         yield
     except BaseException as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         # Any other error after the signal is a consequence of it: the workers received it too.
         if not stopped:
             raise
         report()
         raise SystemExit(EXIT_CODE) from error
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import secrets
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.utils.data import Dataset
 
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
-from nnunet_semcl.distributed import barrier
+from nnunet_semcl.distributed import all_gather_object, barrier
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import has_image
 from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
 from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.intact_cases import check_cases_are_intact
-from nnunet_semcl.files.json_files import write_json
+from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.training_input import check_cases
 from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
@@ -28,7 +31,6 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
 PREVIOUS_RUN = "previous_run"
-BATCH_SEED = 12345  # the seed of nnU-Net's splits: without a seed, every run draws the same pretraining batches
 
 
 class PretrainingTrainer(InterruptibleTrainer, ABC):
@@ -47,6 +49,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
     num_pretraining_epochs = 100
     num_pretraining_iterations_per_epoch = 250
     use_unlabelled = True
+    _drawn_seed: int | None = None
 
     @abstractmethod
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
@@ -169,7 +172,23 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     @property
     def batch_seed(self) -> int:
-        return BATCH_SEED if self.seed is None else self.seed
+        """The trainer's seed; without one, a seed that is drawn for this run, which --c finds in the settings file."""
+        if self.seed is not None:
+            return self.seed
+        if self._drawn_seed is None:
+            found = read_json(self._settings_file) if self.logger.resume and self._settings_file.is_file() else {}
+            entry = found.get("seed") if isinstance(found, dict) else None
+            drawn = entry["value"] if entry else secrets.randbits(32)
+            self._drawn_seed = int(all_gather_object(drawn)[0])
+        return self._drawn_seed
+
+    def phase_seed(self, phase: str) -> int:
+        """Returns the seed of a phase's batches: no phase draws the patches of another one."""
+        return int(np.random.SeedSequence((self.batch_seed, zlib.crc32(phase.encode()))).generate_state(1)[0])
+
+    @property
+    def _settings_file(self) -> Path:
+        return Path(self.output_folder, f"{self.Settings.section}_settings.json")
 
     @property
     def takes_unlabelled(self) -> bool:
@@ -203,6 +222,11 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
             )
         return images
 
+    @property
+    def masks_background(self) -> bool:
+        """Whether nnU-Net sets the image to 0 wherever the segmentation is -1, outside the body."""
+        return any(self.configuration_manager.use_mask_for_norm)
+
     def training_images(self) -> dict[str, Path]:
         """Returns case -> image file without extension, for labelled and unlabelled cases. Opens no label."""
         return self._images_of(self.do_split()[0]) | self.unlabelled_images()
@@ -231,10 +255,12 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         entries = {
             name: {"value": value, "reason": settings.reasons[name]} for name, value in settings.as_dict().items()
         }
+        reason = "drawn for this run: set the trainer's seed to repeat it" if self.seed is None else "the trainer's"
+        entries["seed"] = {"value": self.batch_seed, "reason": reason}
         for name, entry in entries.items():
             self.print_to_log_file(f"{name}: {entry['value']} ({entry['reason']})", add_timestamp=False)
         if self.local_rank == 0:
-            write_json(entries, Path(self.output_folder, f"{settings.section}_settings.json"))
+            write_json(entries, self._settings_file)
         labelled, unlabelled = self.do_split()[0], self.unlabelled_images()
         self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
 

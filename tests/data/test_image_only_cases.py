@@ -17,13 +17,23 @@ def cases(tmp_path: Path, ignore: bool) -> tuple[ImageOnlyCases, SimpleNamespace
     return ImageOnlyCases({"a": tmp_path / "a"}, labels), labels
 
 
+def test_outside_the_body_the_segmentation_is_minus_one_as_nnunets_own(tmp_path: Path) -> None:
+    image = np.ones((1, 2, 4, 4), np.float32)
+    image[:, :, :2] = 0
+    np.savez(tmp_path / "a.npz", data=image)
+    labels = SimpleNamespace(has_ignore_label=False, all_labels=[1])
+    segmentation = ImageOnlyCases({"a": tmp_path / "a"}, labels, masks_background=True).load_case("a")[1]
+    assert (segmentation[:, :, :2] == -1).all()
+    assert not segmentation[:, :, 2:].any()
+
+
 def test_nnunets_loader_draws_patches_and_only_the_image_is_opened(tmp_path: Path) -> None:
     for ignore in (False, True):
         data, labels = cases(tmp_path, ignore)
         image, segmentation, previous, properties = data.load_case("a")
         assert image.shape == (2, 5, 20, 24)
         assert segmentation.shape == (1, 5, 20, 24)
-        assert not segmentation.any()
+        assert not segmentation[:].any()
         assert previous is None
         loader = nnUNetDataLoader(data, 3, [16, 16], [16, 16], labels, probabilistic_oversampling=True)
         batch = loader.generate_train_batch()

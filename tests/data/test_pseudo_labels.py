@@ -10,8 +10,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_semcl.data.pseudo_labels import FEWEST_VOXELS, PseudoLabelledCases, save_pseudo_labels
 from nnunet_semcl.errors import InputError
 
-LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
-REGIONS = LabelManager({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
+IGNORED = 3
+LABELS = LabelManager({"background": 0, "a": 1, "b": 2, "ignore": IGNORED}, None)
+REGIONS = LabelManager({"background": 0, "whole": (1, 2), "core": 2, "ignore": IGNORED}, (1, 2))
+ANNOTATED = (-1, 0, 1, 2)  # nnU-Net's key for voxels that are annotated
 SHAPE = (3, 12, 12)
 
 
@@ -39,17 +41,30 @@ def rows(segmentation: np.ndarray) -> list[int]:
 
 
 def test_the_most_probable_label_is_used_and_confident_voxels_are_located(tmp_path: Path) -> None:
-    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 0.8)))
-    assert cases.skipped == {2: 1}
+    cases = pseudo_labelled(tmp_path, LABELS, [1], x=one_hot((0, 4, 1.0), (6, 10, 0.8)))
+    assert not cases.skipped
+    assert cases.complete == {"x"}
     image, segmentation, previous, properties = cases.load_case("x")
     assert image.shape == segmentation.shape == (1, *SHAPE)
     assert segmentation.dtype == np.int16
     assert previous is None
-    assert rows(segmentation[:]) == [1] * 4 + [0] * 2 + [2] * 4 + [0] * 2
+    assert rows(segmentation[:]) == [1] * 4 + [0] * 2 + [IGNORED] * 4 + [0] * 2  # 0.8 is not confident
+    assert cases.supervised_share == pytest.approx(8 / 12)
     locations = properties["class_locations"]
-    assert set(locations) == {1}
+    assert set(locations) == {1, ANNOTATED}
     assert locations[1].shape == (3 * 4 * 12, 4)
     assert (segmentation[:][tuple(locations[1].T)] == 1).all()
+    assert set(segmentation[:][tuple(locations[ANNOTATED].T)]) == {0, 1}
+
+
+def test_where_an_object_was_not_found_background_says_nothing(tmp_path: Path) -> None:
+    both, one = one_hot((0, 4, 1.0), (6, 10, 1.0)), one_hot((0, 4, 1.0), (6, 10, 0.8))
+    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=both, y=one)
+    assert cases.skipped == {2: 1}
+    assert cases.complete == {"x"}
+    assert rows(cases.load_case("x")[1][:]) == [1] * 4 + [0] * 2 + [2] * 4 + [0] * 2
+    assert rows(cases.load_case("y")[1][:]) == [1] * 4 + [IGNORED] * 8
+    assert cases.supervised_share == pytest.approx((12 + 4) / 24)
 
 
 def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -58,7 +73,7 @@ def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path: Path) -> None
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=few, y=enough)
     assert cases.identifiers == ["y"]
     assert cases.skipped == {1: 1, 2: 2}
-    assert set(cases.load_case("y")[3]["class_locations"]) == {1}
+    assert set(cases.load_case("y")[3]["class_locations"]) == {1, ANNOTATED}
 
 
 def test_regions(tmp_path: Path) -> None:
@@ -68,28 +83,28 @@ def test_regions(tmp_path: Path) -> None:
     probabilities[1, :, 4:6] = 0.4
     cases = pseudo_labelled(tmp_path, REGIONS, [(1, 2), 2], x=probabilities)
     _, segmentation, _, properties = cases.load_case("x")
-    assert rows(segmentation[:]) == [2] * 4 + [1] * 4 + [0] * 4
+    assert rows(segmentation[:]) == [2] * 4 + [IGNORED] * 2 + [1] * 2 + [0] * 4
     assert properties["class_locations"][2][:, 2].max() == 3
     assert set(properties["class_locations"][1, 2][:, 2]) == {0, 1, 2, 3, 6, 7}
 
 
 def test_with_an_ignore_label_nnunet_finds_the_confident_voxels(tmp_path: Path) -> None:
-    labels = LabelManager({"background": 0, "a": 1, "ignore": 2}, None)
-    probabilities = one_hot((4, 8, 1.0))
-    probabilities[:, :, :4] = 0.5
-    cases = pseudo_labelled(tmp_path, labels, [1], x=probabilities)
-    confident = cases.load_case("x")[3]["class_locations"][-1, 0, 1]
+    probabilities = one_hot((4, 8, 1.0), (0, 0, 0))
+    probabilities[:, :, :4] = 0.3
+    cases = pseudo_labelled(tmp_path, LABELS, [1], x=probabilities)
+    confident = cases.load_case("x")[3]["class_locations"][ANNOTATED]
     assert len(confident)
     assert (confident[:, 2] >= 4).all()
 
 
-def test_soft_masks_are_saved_in_steps_of_1_255_and_replaced_atomically(
+def test_the_confidence_is_saved_in_steps_of_1_255_and_replaced_atomically(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probabilities = np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32)
     save_pseudo_labels(probabilities, tmp_path / "x", LABELS)
     before = (tmp_path / "x.b2nd").read_bytes()
-    np.testing.assert_allclose(blosc2.open(str(tmp_path / "x.b2nd"))[:] / 255, probabilities, atol=0.5 / 255 + 1e-6)
+    confidence = blosc2.open(str(tmp_path / "x.b2nd"))[:]
+    np.testing.assert_allclose(confidence[0] / 255, probabilities.max(0), atol=0.5 / 255 + 1e-6)
 
     def full(array: np.ndarray, urlpath: str) -> None:
         Path(urlpath).write_bytes(b"half")
@@ -98,9 +113,9 @@ def test_soft_masks_are_saved_in_steps_of_1_255_and_replaced_atomically(
     with monkeypatch.context() as patch:
         patch.setattr(blosc2, "asarray", full)
         with pytest.raises(InputError, match="No space"):
-            save_pseudo_labels(probabilities[::-1], tmp_path / "x", LABELS)
+            save_pseudo_labels(probabilities / 2, tmp_path / "x", LABELS)
     assert (tmp_path / "x.b2nd").read_bytes() == before
-    save_pseudo_labels(probabilities[::-1], tmp_path / "x", LABELS)
+    save_pseudo_labels(probabilities / 2, tmp_path / "x", LABELS)
     assert (tmp_path / "x.b2nd").read_bytes() != before
 
 
@@ -121,7 +136,18 @@ def test_all_but_the_largest_component_become_certain_background(tmp_path: Path,
     save_pseudo_labels(probabilities, tmp_path / "x", labels, [(1, 2)])
     segmentation = blosc2.open(str(tmp_path / "x_seg.b2nd"))[:]
     assert rows(segmentation) == [1] * 8 + [0] * 4
-    soft = blosc2.open(str(tmp_path / "x.b2nd"))[:]
-    background = [0] * len(soft) if labels.has_regions else [255, 0, 0]
-    assert soft[:, 0, 11, 0].tolist() == background
-    assert soft[:, 0, 0, 0].tolist() != background
+    assert (blosc2.open(str(tmp_path / "x.b2nd"))[:] == 255).all()
+
+
+def test_outside_the_body_labels_are_minus_one_as_nnunets_own(tmp_path: Path) -> None:
+    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 6, 1.0), (6, 12, 1.0)))
+    image = np.ones((2, *SHAPE), np.float32)
+    image[:, :, :3] = 0
+    image[0, :, 3:5] = 0  # the other channel shows something
+    blosc2.asarray(image, urlpath=str(tmp_path / "masked.b2nd"))
+    images = {"x": tmp_path / "masked"}
+    masked = PseudoLabelledCases(images, tmp_path, [1, 2], cases.labels, masks_background=True)
+    assert rows(masked.load_case("x")[1][:]) == [-1] * 3 + [1] * 3 + [2] * 6
+    assert rows(masked.load_case("x")[1][:, :, 2:4]) == [-1, 1]
+    unmasked = PseudoLabelledCases(images, tmp_path, [1, 2], cases.labels)
+    assert rows(unmasked.load_case("x")[1][:]) == [1] * 6 + [2] * 6

@@ -17,6 +17,7 @@ import pytest
 from conftest import MakeTrainer, NNUNetFolders
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.pretraining import interruption
 from nnunet_semcl.pretraining.interruption import exclusive, on_sigterm
 
 ID = 999
@@ -79,6 +80,31 @@ def test_sigterm_is_reported_once_and_by_the_main_process(tmp_path: Path) -> Non
     assert stopped.value.code == 143
     assert reported == [os.getpid()]
     assert signal.getsignal(signal.SIGTERM) == previous_handler
+
+
+class SignalsWhenDeleted:
+    """Python ignores an exception that is raised while an object is deleted, or in a callback around a fork."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_sigterm_that_python_swallows_still_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "RAISE_AGAIN", 0.1)
+    reports: list[int] = []
+
+    def train() -> None:
+        SignalsWhenDeleted()  # deleted at once
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with pytest.raises(SystemExit) as stopped, on_sigterm(lambda: reports.append(1)):
+        train()
+    assert stopped.value.code == 143
+    assert reports == [1]
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class IDEALTrainer(PretrainingTrainer):
     Settings = IDEALSettings
     use_consistency = True
     batch_size: int
+    oversample_foreground_percent: float
+    probabilistic_oversampling: bool
     loss: nn.Module | partial[torch.Tensor]
     two_decoders: TwoDecoders | None = None
     two_decoders_forward: nn.Module
@@ -75,14 +77,17 @@ class IDEALTrainer(PretrainingTrainer):
             own_share(settings["patches_per_batch"], least=1),
             settings["locations"],
             self.configuration_manager.spacing,
-            self.batch_seed,
+            self.phase_seed("pretraining"),
         )
 
     def _set_batch_size_and_oversample(self) -> None:
+        share = self.oversample_foreground_percent
         super()._set_batch_size_and_oversample()
         if self._is_semi_supervised:
             # The other half of a batch is unlabelled: a step uses the memory that the plan was made for.
             self.batch_size = max(1, self.batch_size // 2)
+            # nnU-Net forces foreground in the last third of a batch: of one patch, that is none.
+            self.probabilistic_oversampling, self.oversample_foreground_percent = True, share
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         optimizer, schedule = super().configure_optimizers()
@@ -96,11 +101,11 @@ class IDEALTrainer(PretrainingTrainer):
         if self.two_decoders is None:
             self.print_to_log_file("Training without unlabelled cases: nnU-Net's own")
             return
-        cases = ImageOnlyCases(self.unlabelled_images(), self.label_manager)
+        cases = ImageOnlyCases(self.unlabelled_images(), self.label_manager, self.masks_background)
         self.print_to_log_file(
             f"Training with two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches per batch"
         )
-        batches = TrainingBatches(self, [cases], self.batch_seed, copy_paste=False, plain_view=True)
+        batches = TrainingBatches(self, [cases], self.phase_seed("training"), copy_paste=False, plain_view=True)
         first = self.current_epoch * self.num_iterations_per_epoch * world_size() + self.local_rank
         numbers = count(first, world_size())
         self.unlabelled_batches = iter(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch import nn
 
 from nnunet_semcl.data.components import single_component_objects
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.cases import Cases, Object, has_image
+from nnunet_semcl.files.cases import BACKGROUND, Cases, Object, has_image
 from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
@@ -45,6 +48,7 @@ class SemCLTrainer(PretrainingTrainer):
     """
 
     Settings = SemCLSettings
+    label_manager: LabelManager
     phase_names = ("coarse", "pretraining", "refinement")
     use_attention = True
     num_coarse_epochs = 20
@@ -84,10 +88,12 @@ class SemCLTrainer(PretrainingTrainer):
         names = ", ".join(map(str, single_component)) or "none"
         self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
-        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), unlabelled, single_component, COARSE_MASKS)]
+        foreground_objects = [obj for obj in objects if obj != BACKGROUND]
+        named = (unlabelled, foreground_objects, single_component)
+        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), *named, COARSE_MASKS)]
         yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
         if refinement:
-            cases = [labelled, *self._pseudo_labelled(own_model(self), unlabelled, single_component, REFINED_MASKS)]
+            cases = [labelled, *self._pseudo_labelled(own_model(self), *named, REFINED_MASKS)]
             yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
 
     def _contrast_phase(
@@ -99,21 +105,43 @@ class SemCLTrainer(PretrainingTrainer):
             settings["objective"],
             settings["embedding_dim"],
             settings["temperature"],
-            self.loss if settings["segmentation"] else None,
+            self._loss_with_ignore_label() if settings["segmentation"] else None,
             self.use_attention,
         )
-        batches = self._contrast_batches(cases, objects)
-        held_out_batches = self._contrast_batches([held_out], objects) if held_out else None
+        batches = self._contrast_batches(name, cases, objects)
+        held_out_batches = self._contrast_batches(name, [held_out], objects) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
 
     def _supervised_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
     ) -> PretrainingPhase:
         """Builds a phase with nnU-Net's own loss and batches, but the optimiser of the pretraining phases."""
-        task = SupervisedTask(self.planned_network, self.loss)
-        batches = TrainingBatches(self, cases, self.batch_seed, copy_paste)
-        held_out_batches = TrainingBatches(self, [held_out], self.batch_seed, copy_paste) if held_out else None
+        task = SupervisedTask(self.planned_network, self._loss_with_ignore_label())
+        batches = self._patches(name, cases, copy_paste)
+        held_out_batches = self._patches(name, [held_out], copy_paste) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
+
+    def _patches(self, phase: str, cases: list[Cases], copy_paste: bool) -> TrainingBatches:
+        ignore_label = self._labels_with_ignore.ignore_label
+        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, ignore_label=ignore_label)
+
+    @cached_property
+    def _labels_with_ignore(self) -> LabelManager:
+        """The labels with an ignore label for what pseudo-labels do not know: the data set's own if there is one."""
+        labels = self.label_manager
+        if labels.has_ignore_label or not self.unlabelled_images():
+            return labels
+        return LabelManager(
+            {**labels.label_dict, "ignore": int(max(labels.all_labels)) + 1}, labels.regions_class_order
+        )
+
+    def _loss_with_ignore_label(self) -> nn.Module:
+        """Returns nnU-Net's own loss for `_labels_with_ignore`."""
+        labels, self.label_manager = self.label_manager, self._labels_with_ignore
+        try:
+            return self._build_loss()
+        finally:
+            self.label_manager = labels
 
     def _coarse_model(self) -> nnUNetPredictor:
         """Returns the model that the user names, or the trainer's network after the coarse training."""
@@ -121,35 +149,45 @@ class SemCLTrainer(PretrainingTrainer):
         return own_model(self) if named is None else named_model(Path(named), self)
 
     def _pseudo_labelled(
-        self, model: nnUNetPredictor, unlabelled: dict[str, Path], single_component: list[Object], folder_name: str
+        self,
+        model: nnUNetPredictor,
+        unlabelled: dict[str, Path],
+        objects: list[Object],
+        single_component: list[Object],
+        folder_name: str,
     ) -> list[Cases]:
         """Returns the unlabelled cases with a model's masks; an empty list if the model finds no object in any case."""
         images = self.find_unlabelled_images(model.configuration_manager)
         folder = Path(self.output_folder, folder_name)
         predict_pseudo_labels(model, images, unlabelled, self, folder, single_component)
-        cases = PseudoLabelledCases(unlabelled, folder, self._objects(), self.label_manager)
+        cases = PseudoLabelledCases(unlabelled, folder, objects, self._labels_with_ignore, self.masks_background)
         for obj, count in cases.skipped.items():
             self.print_to_log_file(
                 f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions"
             )
+        self.print_to_log_file(
+            f"Pseudo-labels in {folder_name}: {cases.supervised_share:.0%} of voxels supervise. Background does not "
+            f"in {len(cases.identifiers) - len(cases.complete)} of {len(cases.identifiers)} cases, where objects are "
+            "missing."
+        )
         return [cases] if cases.identifiers else []
 
-    def _contrast_batches(self, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
+    def _contrast_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
         """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""
         settings = self.pretraining_settings()
-        ignore_label = self.label_manager.ignore_label
+        ignore_label = self._labels_with_ignore.ignore_label
         attentions = [Attention(dataset, objects, ignore_label) for dataset in cases]
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         queries = QueryBatches(
             attentions,
             QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d),
             own_share(settings["queries_per_batch"], least=2),
-            self.batch_seed,
+            self.phase_seed(phase),
             self._image_labels(),
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
-        patches = TrainingBatches(self, cases, self.batch_seed, settings["copy_paste"])
-        voxels = VoxelBatches(patches, own_share(settings["voxels"]), self.label_manager)
+        patches = self._patches(phase, cases, settings["copy_paste"])
+        voxels = VoxelBatches(patches, own_share(settings["voxels"], least=2), self._labels_with_ignore)
         needs_patches = settings["objective"] != "object" or settings["segmentation"]
         needs_queries = settings["objective"] != "voxel"
         return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])

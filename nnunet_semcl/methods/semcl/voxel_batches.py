@@ -51,14 +51,14 @@ def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
 
     Voxels with the data set's ignore label are UNKNOWN.
 
-    Shape: nnU-Net's target at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) int16.
+    Shape: nnU-Net's target at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) int64.
     """
     if not labels.has_regions:
-        classes = target[:, 0].short()
+        classes = target[:, 0].long()
         return classes if labels.ignore_label is None else classes.masked_fill(classes == labels.ignore_label, UNKNOWN)
     regions = len(labels.foreground_regions)  # an ignore label adds one more channel
     bits = 2 ** torch.arange(regions).view(-1, *[1] * (target.ndim - 2))
-    classes = (target[:, :regions] * bits).sum(dim=1).short()
+    classes = (target[:, :regions] * bits).sum(dim=1).long()
     return classes.masked_fill(target[:, regions:].any(dim=1), UNKNOWN)
 
 
@@ -67,6 +67,7 @@ def sample_voxels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws up to `number` voxels, equally many per class; a class with fewer voxels gives all of them.
 
+    Each class gets at least two, a pair to contrast: if `number` is too small for that, it draws some of the classes.
     UNKNOWN is not a class.
 
     Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64.
@@ -75,6 +76,8 @@ def sample_voxels(
     flat = segmentations.flatten().numpy()
     positions, classes = [], []
     labels = np.setdiff1d(flat, UNKNOWN)
+    if 2 * len(labels) > number:
+        labels = np.sort(rng.choice(labels, number // 2, replace=False))
     for label in labels:
         per_class = number // len(labels)
         voxels = np.flatnonzero(flat == label)

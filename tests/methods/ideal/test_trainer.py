@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import MakeTrainer, NNUNetFolders
@@ -266,3 +267,20 @@ def test_ablations_skip_one_phase(
     phases = list(without_consistency.pretraining_phases())
     assert [phase.name for phase in phases] == ["pretraining"]
     assert len(phases[0].batches.images) == 4
+
+
+@pytest.mark.parametrize("plan_batch", [2, 3, 4, 12])
+def test_a_third_of_the_labelled_patches_is_forced_whatever_the_plans_batch(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, plan_batch: int
+) -> None:
+    """Half of a small batch is one patch, of which nnU-Net's last third would be none."""
+    trainer = make_trainer("IDEALTrainerShort", fold=FOLD)
+    trainer.configuration_manager.configuration["batch_size"] = plan_batch
+    trainer.initialize()
+    trainer.on_train_start()
+    for augmenter in (trainer.dataloader_train, trainer.dataloader_val):
+        loader = augmenter.data_loader
+        assert loader.batch_size == max(1, plan_batch // 2)
+        draws = [loader.get_do_oversample(i % loader.batch_size) for i in range(4000)]
+        assert 0.30 < np.mean(draws) < 0.36
+    trainer.on_train_end()

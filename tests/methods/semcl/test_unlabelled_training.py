@@ -25,7 +25,7 @@ FOLD = 5  # fold 0 with two labelled cases
 def budget(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> NNUNetFolders:
     """Two labelled and two hidden cases; every prediction counts as confident, so that hidden cases are drawn."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
-    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
+    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0)
     return folders
 
 
@@ -137,7 +137,7 @@ def test_a_new_run_predicts_its_own_soft_masks(budget: NNUNetFolders, make_train
 def test_images_without_labels_are_used(
     folders: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.CONFIDENT", 0)
+    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0)
     images = folders.raw / "imagesTs"
     assert main(["unlabelled", "-d", "999", "-i", str(images), "-c", "2d", "-np", "1"]) == 0
     trainer = make_trainer()

@@ -29,6 +29,9 @@ def test_equally_many_of_each_class_within_the_number_asked_for(
     assert torch.equal(segmentations.flatten()[voxel].long(), voxel_class)
     assert len(voxel.unique()) == len(voxel)
     labels = segmentations[segmentations != UNKNOWN].unique().tolist()
+    if 2 * len(labels) > number:
+        labels = voxel_class.unique().tolist()
+        assert len(labels) == number // 2
     for label in labels:
         assert (voxel_class == label).sum() == min(number // len(labels), (segmentations == label).sum())
     assert (voxel_class != UNKNOWN).all()
@@ -89,3 +92,12 @@ def test_each_combination_of_regions_is_a_class(ignore: dict[str, int]) -> None:
     assert len({background, whole, core}) == 3
     assert background == 0
     assert last == (UNKNOWN if ignore else background)
+
+
+def test_many_classes_and_few_voxels_still_make_pairs() -> None:
+    """As a process of eight has with 100 classes: none of them may be left with a single voxel, or with none."""
+    segmentations = torch.arange(100).repeat_interleave(16).view(1, 40, 40)
+    _, classes = sample_voxels(segmentations, 64, np.random.default_rng(0))
+    assert classes.unique(return_counts=True)[1].tolist() == [2] * 32
+    drawn = [set(sample_voxels(segmentations, 64, np.random.default_rng(i))[1].tolist()) for i in range(40)]
+    assert set.union(*drawn) == set(range(100))
