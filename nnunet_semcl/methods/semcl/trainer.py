@@ -48,6 +48,7 @@ class SemCLTrainer(PretrainingTrainer):
     """
 
     Settings = SemCLSettings
+    batch_size: int
     label_manager: LabelManager
     phase_names = ("coarse", "pretraining", "refinement")
     use_attention = True
@@ -122,6 +123,8 @@ class SemCLTrainer(PretrainingTrainer):
         return self.build_phase(name, task, batches, held_out_batches, epochs)
 
     def _patches(self, phase: str, cases: list[Cases], copy_paste: bool) -> TrainingBatches:
+        if copy_paste and self.batch_size < 2:
+            self.print_to_log_file("WARNING: no copy-paste: it takes two patches, and each process has only one")
         ignore_label = self._labels_with_ignore.ignore_label
         return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, ignore_label=ignore_label)
 

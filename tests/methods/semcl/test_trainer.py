@@ -222,3 +222,12 @@ def test_an_invalid_section_of_the_plans(make_trainer: MakeTrainer, folders: NNU
     message = '"semcl" of configuration 2d, queries_per_batch: 2 is not a whole number from 4 to 65536'
     with pytest.raises(InputError, match=message):
         make_trainer().initialize()
+
+
+def test_one_patch_per_process_is_a_warning(folders: NNUNetFolders, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.configuration_manager.configuration["batch_size"] = 1
+    trainer.initialize()
+    next(trainer.pretraining_phases())
+    log = next(folders.fold("SemCLTrainerShort", "2d").glob("training_log*.txt")).read_text()
+    assert "WARNING: no copy-paste: it takes two patches" in log
