@@ -48,9 +48,9 @@ MOMENTS = {
     "checkpoint_latest.pth": "training",
     "checkpoint_pretrained.pth": "first epoch of training",
     "checkpoint_refinement.pth": "refinement",
-    "refined_attention": "second prediction of masks",
+    "refined_masks": "second prediction of masks",
     "checkpoint_pretraining.pth": "pretraining",
-    "coarse_attention": "first prediction of masks",
+    "coarse_masks": "first prediction of masks",
     "checkpoint_coarse.pth": "coarse training",
 }
 # Forked, so that each run spares the half minute that torch and nnU-Net take to load.

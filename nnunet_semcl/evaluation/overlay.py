@@ -58,7 +58,7 @@ def draw_overlay(
         raise InputError(f"{truth} contains only background, no organ", "Choose another case.")
     z = most_organs(segmentations["truth"])
     low, high = _window(voxels, segmentations["truth"])
-    colours = _colours(labels)
+    colours = label_colours(labels)
     shown = {"interpolation": "nearest", "aspect": spacing[1] / spacing[2]}
     height = PANEL_WIDTH * voxels.shape[1] * spacing[1] / (voxels.shape[2] * spacing[2])
 
@@ -190,7 +190,8 @@ def _window(voxels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return low - (high - low) / 2, high + (high - low) / 2
 
 
-def _colours(labels: dict[str, int]) -> dict[str, tuple[float, float, float]]:
+def label_colours(labels: dict[str, int]) -> dict[str, tuple[float, float, float]]:
+    """Returns a colour for each label; none is grey, which is invisible on a grey image."""
     colormap = matplotlib.colormaps["tab10" if len(labels) < 10 else "tab20"]
     palette = [colormap(number)[:3] for number in range(colormap.N)]
     visible = [colour for colour in palette if max(colour) > min(colour)]  # grey is invisible on a grey image

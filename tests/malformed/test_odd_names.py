@@ -53,6 +53,6 @@ def test_odd_names_work(
     assert fold.is_relative_to(root)
     weights = torch.load(fold / "checkpoint_pretrained.pth", weights_only=True)["network_weights"]
     assert all(weight.isfinite().all() for weight in weights.values())
-    masks = {file.name.removesuffix(".b2nd") for file in fold.glob("coarse_attention/*.b2nd")}
+    masks = {file.name.removesuffix(".b2nd") for file in fold.glob("coarse_masks/*.b2nd")}
     hidden = set(json.loads((data / "splits_final.json").read_text())[1]["unlabelled"])
     assert trainer != "SemCLTrainerShort" or masks == hidden | {f"{case}_seg" for case in hidden}

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
@@ -17,8 +17,9 @@ from torch import nn
 from nnunet_semcl.data.components import single_component_objects
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases
 from nnunet_semcl.data.training_batches import TrainingBatches
-from nnunet_semcl.distributed import own_share
+from nnunet_semcl.distributed import own_share, rank
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.evaluation.mask_picture import draw_masks
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object, has_image
 from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
@@ -33,7 +34,7 @@ from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
-COARSE_MASKS, REFINED_MASKS = "coarse_attention", "refined_attention"
+COARSE_MASKS, REFINED_MASKS = "coarse_masks", "refined_masks"
 
 
 class SemCLTrainer(PretrainingTrainer):
@@ -173,7 +174,19 @@ class SemCLTrainer(PretrainingTrainer):
             f"in {len(cases.identifiers) - len(cases.complete)} of {len(cases.identifiers)} cases, where objects are "
             "missing."
         )
-        return [cases] if cases.identifiers else []
+        if not cases.identifiers:
+            return []
+        if rank() == 0:
+            ignore_label = cast("int", self._labels_with_ignore.ignore_label)
+            draw_masks(cases, self._label_values(), ignore_label, folder.with_name(f"{folder_name}.png"))
+        return [cases]
+
+    def _label_values(self) -> dict[str, int]:
+        """Name -> value of each foreground label; with regions, which have several, the values are the names."""
+        labels = self.label_manager
+        if labels.has_regions:
+            return {f"label {value}": int(value) for value in labels.all_labels if value > 0}
+        return {name: int(value) for name, value in labels.label_dict.items() if int(value) in labels.foreground_labels}
 
     def _contrast_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
         """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""

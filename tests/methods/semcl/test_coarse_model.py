@@ -49,7 +49,7 @@ def test_its_predictions_are_the_masks_in_another_configuration(
     trainer.pretrain()
     fold = Path(trainer.output_folder)
     assert not (fold / "coarse_log.jsonl").exists()  # no coarse training of our own
-    masks = sorted(path for path in (fold / "coarse_attention").glob("*.b2nd") if not path.stem.endswith("_seg"))
+    masks = sorted(path for path in (fold / "coarse_masks").glob("*.b2nd") if not path.stem.endswith("_seg"))
     assert len(masks) == 2
     for mask in masks:
         soft = blosc2.open(str(mask))[:]

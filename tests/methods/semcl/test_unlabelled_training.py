@@ -50,8 +50,8 @@ def split(folders: NNUNetFolders) -> dict[str, list[str]]:
 def test_hidden_cases_are_used_and_their_labels_are_not(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     first = pretrain(make_trainer(fold=FOLD))
     fold = budget.fold("SemCLTrainerShort", "2d", fold=FOLD)
-    assert masked_cases(fold / "coarse_attention") == set(split(budget)["unlabelled"])
-    assert masked_cases(fold / "refined_attention") == set(split(budget)["unlabelled"])
+    assert masked_cases(fold / "coarse_masks") == set(split(budget)["unlabelled"])
+    assert masked_cases(fold / "refined_masks") == set(split(budget)["unlabelled"])
     for phase in ("coarse", "pretraining", "refinement"):
         assert (fold / f"{phase}_log.jsonl").is_file()
         assert (fold / f"{phase}.png").is_file()
@@ -127,7 +127,7 @@ def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
 
 def test_a_new_run_predicts_its_own_soft_masks(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     pretrain(make_trainer(fold=FOLD))
-    masks = budget.fold("SemCLTrainerShort", "2d", fold=FOLD) / "coarse_attention"
+    masks = budget.fold("SemCLTrainerShort", "2d", fold=FOLD) / "coarse_masks"
     for mask in masks.glob("*.b2nd"):
         mask.write_bytes(b"of an older run")
     pretrain(make_trainer(fold=FOLD))
@@ -142,7 +142,7 @@ def test_images_without_labels_are_used(
     assert main(["unlabelled", "-d", "999", "-i", str(images), "-c", "2d", "-np", "1"]) == 0
     trainer = make_trainer()
     pretrain(trainer)
-    masks = Path(trainer.output_folder, "coarse_attention")
+    masks = Path(trainer.output_folder, "coarse_masks")
     assert masked_cases(masks) == {p.name.removesuffix("_0000.nii.gz") for p in images.iterdir()}
 
 
