@@ -14,7 +14,9 @@ from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_semcl.cli import main
+from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, save_pseudo_labels
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 
@@ -175,3 +177,35 @@ def test_broken_properties_of_a_labelled_case_are_still_reported(
     (budget.preprocessed / "nnUNetPlans_2d" / f"{case}.pkl").write_bytes(pickle.dumps({}))
     with pytest.raises(InputError, match="no class_locations"):
         pretrain(make_trainer(fold=FOLD))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_what_pseudo_labels_do_not_know_has_no_gradient(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, regions: bool
+) -> None:
+    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0.9)
+    if regions:
+        file = budget.preprocessed / "dataset.json"
+        labels = {"background": 0, "body": list(range(1, 9)), "kidneys": [4, 5]}
+        described = json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 4]}
+        file.write_text(json.dumps(described))
+    trainer = make_trainer(fold=FOLD)
+    trainer.initialize()
+    images = trainer.unlabelled_images()
+    for case, image in images.items():
+        shape = open_case(image).shape[1:]
+        probabilities = np.zeros((trainer.label_manager.num_segmentation_heads, *shape), np.float32)
+        probabilities[1 - regions] = 1  # label 1, or the first region
+        probabilities[:, ..., : shape[-1] // 2] = 0.5  # unsure of everything
+        save_pseudo_labels(probabilities, tmp_path / case, trainer.label_manager)
+    objects = trainer._objects()[:1]
+    cases = PseudoLabelledCases(images, tmp_path, objects, trainer._labels_with_ignore)
+    assert cases.complete == set(images)
+    batch = trainer._patches("pretraining", [cases], copy_paste=False)[0]
+    outputs = [torch.randn_like(output, requires_grad=True) for output in trainer.network(batch["image"])]
+    trainer._loss_with_ignore_label()(outputs, batch["target"]).backward()
+    gradient, target = outputs[0].grad.abs().sum(1), batch["target"][0]
+    ignored = target[:, -1].bool() if regions else target[:, 0] == trainer._labels_with_ignore.ignore_label
+    assert 0.2 < ignored.float().mean() < 0.8
+    assert not gradient[ignored].any()
+    assert gradient[~ignored].all()
