@@ -81,6 +81,7 @@ def weights_of(commit: str, work: Path) -> dict[str, str]:
         "nnUNet_n_proc_DA": "1",  # with 0 nnU-Net's planner asks torch for no thread at all
         "nnUNet_def_n_proc": "1",
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve other processes
         **{name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
     }
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):

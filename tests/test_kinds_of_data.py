@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from conftest import NNUNetFolders
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+from nnunetv2.run.run_training import get_trainer_from_args
 from PIL import Image
+
+from nnunet_semcl.errors import InputError
 
 ID = 7
 CASES = 5
@@ -63,12 +69,9 @@ def write(
 
 
 def prepare(folders: NNUNetFolders, configuration: str) -> None:
-    for command in (
-        f"nnUNetv2_plan_and_preprocess -d {ID} -c {configuration} -npfp 1 -np 1",
-        f"nnunet-semcl plan -d {ID} --preset tiny",
-    ):
-        result = folders.run(command)
-        assert result.returncode == 0, result.stdout
+    result = folders.run(f"nnUNetv2_plan_and_preprocess -d {ID} -c {configuration} -npfp 1 -np 1")
+    assert result.returncode == 0, result.stdout
+    folders.call(f"plan -d {ID} --preset tiny")
 
 
 def train(folders: NNUNetFolders, configuration: str, fold: int | str = 0, plans: str = "nnUNetTinyPlans") -> str:
@@ -85,23 +88,15 @@ def log(folders: NNUNetFolders, configuration: str, fold: int | str = 0) -> list
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_several_channels_regions_and_fold_all(empty: NNUNetFolders) -> None:
-    labels = {"background": 0, "whole": [1, 2], "core": 2}
-    write(empty, volumes((12, 32, 32)), channels=2, labels=labels, regions_class_order=(1, 2))
-    prepare(empty, "2d")
-    output = train(empty, "2d", "all")
-    assert "5 labelled and 0 unlabelled training cases" in output
-    assert "Pretraining done" in output
-    assert all(np.isfinite(r["voxel_loss"]) and "held_out_loss" not in r for r in log(empty, "2d", "all")[1:])
-
-
-def test_regions_with_hidden_labels(empty: NNUNetFolders) -> None:
+def test_several_channels_and_regions_with_hidden_labels(empty: NNUNetFolders) -> None:
     labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
-    write(empty, volumes((12, 32, 32), ignored=2), channels=1, labels=labels, regions_class_order=(1, 2))
+    write(empty, volumes((12, 32, 32), ignored=2), channels=2, labels=labels, regions_class_order=(1, 2))
     prepare(empty, "2d")
-    result = empty.run(f"nnunet-semcl label-budget -d {ID} --labelled 2")
-    assert result.returncode == 0, result.stdout
-    assert "2 labelled and 2 unlabelled training cases" in train(empty, "2d", 5)
+    empty.call(f"label-budget -d {ID} --labelled 2")
+    output = train(empty, "2d", 5)
+    assert "2 labelled and 2 unlabelled training cases" in output
+    assert "Pretraining done" in output
+    assert all(np.isfinite(r["voxel_loss"]) for r in log(empty, "2d", 5)[1:])
 
 
 def test_ignore_label_and_anisotropic_patches(empty: NNUNetFolders) -> None:
@@ -149,9 +144,10 @@ def test_a_low_resolution_stage_and_the_cascade_after_it(empty: NNUNetFolders) -
     assert "Pretraining done" in train(empty, "3d_cascade_fullres", "all")
     predicted = next((empty.root / "results").rglob("predicted_next_stage/3d_cascade_fullres/case0.b2nd"))
     predicted.unlink()
-    result = empty.run(
-        f"nnUNetv2_train {ID} 3d_cascade_fullres all -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu"
-    )
-    assert result.returncode != 0
-    assert f"{predicted.with_suffix('')} is missing: the cascade needs the prediction of 3d_lowres" in result.stdout
-    assert "Train 3d_lowres first" in result.stdout
+    with (
+        patch.dict(os.environ, empty.environment),
+        pytest.raises(InputError, match=rf"{predicted.with_suffix('')} is missing.*3d_lowres.*Train 3d_lowres first"),
+    ):
+        get_trainer_from_args(
+            str(ID), "3d_cascade_fullres", "all", "SemCLTrainerShort", "nnUNetTinyPlans", device=torch.device("cpu")
+        ).initialize()

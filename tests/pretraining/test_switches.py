@@ -36,7 +36,7 @@ def test_npz_then_validation_alone_with_the_best_checkpoint(folders: NNUNetFolde
 
 
 def test_disable_checkpointing(folders: NNUNetFolders) -> None:
-    assert folders.run("nnunet-semcl label-budget -d 999 --labelled 2").returncode == 0
+    folders.call("label-budget -d 999 --labelled 2")
     command = "nnUNetv2_train 999 2d 5 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu --disable_checkpointing"
     result = folders.run(command)
     assert result.returncode == 0, result.stdout
