@@ -12,7 +12,6 @@ test: build/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -q --doctest-modules nnunet_semcl/losses nnunet_semcl/networks nnunet_semcl/errors.py
 	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal --cov --cov-report term:skip-covered
 
 build/installed: setup.cfg pyproject.toml $(VENV)/bin/python

@@ -73,5 +73,6 @@ def on_sigterm(report: Callable[[], None]) -> Iterator[None]:
         report()
         raise SystemExit(EXIT_CODE) from error
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # whose default handler would end the process
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -107,6 +107,15 @@ def test_a_sigterm_that_python_swallows_still_ends_the_training(monkeypatch: pyt
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_training_that_ends_before_the_second_try_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "RAISE_AGAIN", 0.2)
+    with on_sigterm(lambda: None):
+        SignalsWhenDeleted()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    time.sleep(0.4)  # an alarm now would end this process
+
+
 @contextmanager
 def without_permissions() -> Iterator[None]:
     """Root may write everywhere, so this process becomes the user nobody for a while."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -182,11 +183,12 @@ class SemCLTrainer(PretrainingTrainer):
         return [cases]
 
     def _label_values(self) -> dict[str, int]:
-        """Name -> value of each foreground label; with regions, which have several, the values are the names."""
+        """Name -> value of each foreground label; with regions, which share values, the values are the names."""
         labels = self.label_manager
         if labels.has_regions:
             return {f"label {value}": int(value) for value in labels.all_labels if value > 0}
-        return {name: int(value) for name, value in labels.label_dict.items() if int(value) in labels.foreground_labels}
+        values = {name: int(np.ravel(value)[0]) for name, value in labels.label_dict.items()}  # [1] is 1 to nnU-Net
+        return {name: value for name, value in values.items() if value in labels.foreground_labels}
 
     def _contrast_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
         """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""
