@@ -27,18 +27,21 @@ from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 from threading import Lock
+from typing import cast
 
 from measures import measures_by_case
 from paired_report import draw, mean_of, report
 
 HERE = Path(__file__).parent
 FOLDS = (1, 2, 3, 4)
-PROTOCOL = 2  # 1: rows before 2026-11-26, on fold 0, whose Control has two one-cycles; medpy's surface distances
+# 1: rows before 2026-11-26, on fold 0, whose Control has two one-cycles, with medpy's surface distances, steps divided by
+# the benchmark, voxel contrast, and pseudo-labels that all supervise.
+PROTOCOL = 2
 COLD = "ColdTrainer"
 NO_PRETRAINING = (COLD, "AdamWOneCycle", "OnlineSelfTraining", "IDEAL_noPretraining")
 NO_COARSE = (*NO_PRETRAINING, "IDEAL", "SemCL_noUnlabelled")
 STEPS_PER_EPOCH = 50
-PRETRAINING_SHARE, IDEAL_SHARE = 0.7, 0.1  # of the steps; dense contrast teaches no label, training has to
+COARSE_SHARE, PRETRAINING_SHARE, IDEAL_SHARE = 0.25, 0.7, 0.1  # of the steps, in protocol 1
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Run:
     trainer: str
     labelled: str
     steps: int
-    coarse_steps: int
-    pretraining_steps: int
+    coarse_steps: int | None  # None: the trainer divides the steps
+    pretraining_steps: int | None
     seed: int
     group: str | None = None  # of cases, by which labelled ones are counted
     fold: int = 0  # with all its labels, from which the labelled cases are chosen
@@ -59,7 +62,8 @@ class Run:
     @property
     def name(self) -> str:
         trainer = self.trainer.replace(":", "_").replace(",", "_")
-        steps = f"{self.coarse_steps}+{self.pretraining_steps}of{self.steps}"
+        divided = "" if self.coarse_steps is None else f"{self.coarse_steps}+{self.pretraining_steps}of"
+        steps = f"{divided}{self.steps}"
         counted = "groups" if self.group else ""
         return f"{trainer}_{self.labelled}labelled{counted}_{steps}_fold{self.fold}_seed{self.seed}"
 
@@ -77,9 +81,7 @@ def main() -> None:
             trainer,
             labelled,
             steps,
-            # What a trainer does not do, nnU-Net's training gets; without unlabelled cases there is no coarse training.
-            _share(steps, args.coarse_share) if _class(trainer) not in NO_COARSE and labelled != "all" else 0,
-            _share(steps, _pretraining_share(trainer, args)) if _class(trainer) not in NO_PRETRAINING else 0,
+            *_steps_of_phases(trainer, labelled, steps, args),
             seed,
             args.group,
             args.folds[seed % len(args.folds)],
@@ -114,8 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", nargs="+", type=int, default=[2000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--folds", nargs="+", type=int, default=list(FOLDS), help="seed s takes folds[s mod number]")
-    parser.add_argument("--coarse-share", type=float, default=0.25, help="of the steps, before the contrast")
-    parser.add_argument("--pretraining-share", type=float, help="of the steps, in contrast")
+    shares = "of the steps, {}; without it the trainer divides them"
+    parser.add_argument("--coarse-share", type=float, help=shares.format("before the contrast"))
+    parser.add_argument("--pretraining-share", type=float, help=shares.format("in contrast"))
     parser.add_argument("--group", help="as in nnunet-semcl label-budget")
     parser.add_argument("--splits", type=Path, help="a splits_final.json in place of nnU-Net's own folds")
     parser.add_argument("--in-memory", action="store_true", help="hold the cases in memory: faster, for small data")
@@ -131,10 +134,20 @@ def _class(trainer: str) -> str:
     return trainer.partition(":")[0]
 
 
-def _pretraining_share(trainer: str, args: argparse.Namespace) -> float:
-    if args.pretraining_share is not None:
-        return args.pretraining_share
-    return IDEAL_SHARE if _class(trainer) == "IDEAL" else PRETRAINING_SHARE
+def _steps_of_phases(
+    trainer: str, labelled: str, steps: int, args: argparse.Namespace
+) -> tuple[int | None, int | None]:
+    """Steps of coarse training and pretraining, if they are asked for; what a trainer does not do, training gets."""
+    coarse, pretraining = args.coarse_share, args.pretraining_share
+    if args.protocol > 1 and coarse is None and pretraining is None:
+        return None, None
+    coarse = COARSE_SHARE if coarse is None else coarse
+    if pretraining is None:
+        pretraining = IDEAL_SHARE if _class(trainer) == "IDEAL" else PRETRAINING_SHARE
+    return (
+        _share(steps, coarse) if _class(trainer) not in NO_COARSE and labelled != "all" else 0,
+        _share(steps, pretraining) if _class(trainer) not in NO_PRETRAINING else 0,
+    )
 
 
 def _share(steps: int, share: float) -> int:
@@ -183,8 +196,9 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
         "steps": run.steps,
         "steps_per_epoch": STEPS_PER_EPOCH,
         "in_memory": args.in_memory,
-        "coarse_steps": run.coarse_steps,
-        "pretraining_steps": run.pretraining_steps,
+        "shares": None
+        if run.coarse_steps is None
+        else [run.coarse_steps / run.steps, cast("int", run.pretraining_steps) / run.steps],
         "threads": max(1, (os.cpu_count() or 1) // args.jobs),
         "settings": {key: _value(text) for key, text in (s.split("=") for s in settings.split(",") if s)},
     }
@@ -210,7 +224,9 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     summary = next(folder.glob(f"*/*/fold_{fold}/validation/summary.json"))
     cases = measures_by_case(summary)
     seconds = None if again else round(time.time() - started)  # the time of an interrupted run is not known
-    row = {**asdict(run), "seconds": seconds, "cases": cases}
+    settings = next(folder.glob(f"*/*/fold_{fold}/*_settings.json"), None)  # of a trainer with phases
+    shares = json.loads(settings.read_text())["shares"]["value"] if settings else {}
+    row = {**asdict(run), "shares": shares, "seconds": seconds, "cases": cases}
     with lock, open(args.results, "a") as results:
         results.write(json.dumps(row) + "\n")
         print(f"{run.name}: Dice {mean_of(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)

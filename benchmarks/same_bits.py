@@ -28,8 +28,7 @@ from nnunet_semcl.trainers.SemCLTrainer import SemCLTrainer
 class SemCLTrainerSameBits(SemCLTrainer):
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_coarse_epochs, self.num_pretraining_epochs, self.num_epochs = 12, 2, 1
-        self.num_pretraining_iterations_per_epoch = self.num_iterations_per_epoch = 40
+        self.num_epochs, self.num_iterations_per_epoch = 15, 40
         self.num_val_iterations_per_epoch = 1
         self.seed = 3
 
@@ -37,8 +36,7 @@ class SemCLTrainerSameBits(SemCLTrainer):
 class IDEALTrainerSameBits(IDEALTrainer):
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_pretraining_epochs, self.num_epochs = 1, 2
-        self.num_pretraining_iterations_per_epoch = self.num_iterations_per_epoch = 10
+        self.num_epochs, self.num_iterations_per_epoch = 3, 10
         self.num_val_iterations_per_epoch = 1
         self.seed = 3
 """

@@ -49,7 +49,7 @@ from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 
 
 class SemCLTrainer_short(SemCLTrainer):
-    num_pretraining_epochs, num_epochs = 20, 200
+    num_epochs = 200  # in all
 ```
 
 nnU-Net's own, such as `num_epochs` or `initial_lr`, work in the same way.

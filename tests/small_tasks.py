@@ -9,11 +9,15 @@ from torch import nn
 
 from nnunet_semcl.distributed import world_size
 from nnunet_semcl.methods.ideal.task import IDEALTask
+from nnunet_semcl.losses.marginal import MarginalLoss
+from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
+from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
 from nnunet_semcl.methods.semcl.task import SemCLTask
+from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 PATCHES, SIZE = 4, 16
-TASKS = ("object", "voxel", "both", "segmentation", "ideal")
+TASKS = ("memory", "object", "voxel", "both", "segmentation", "ideal")
 
 
 class FinestLevel(DC_and_CE_loss):
@@ -32,10 +36,16 @@ def build_task(name: str) -> PretrainingTask:
     )  # fmt: skip
     if name == "ideal":
         return IDEALTask(network, 0, 8, 0.2, 1.0, 0.9)
+    if name == "memory":
+        memory = MemoryContrast(4, torch.arange(3), 16, 0.3, 8, 0.75, False)
+        return SemCLTask(network, memory, None, 0.3)
+    voxels = VoxelContrast(4, 16, 0.3) if name in ("voxel", "both", "segmentation") else None
+    objects = ObjectContrast(network.encoder, 16, 0.3) if name in ("object", "both") else None
+    loss = None
     if name == "segmentation":
         dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": world_size() > 1}
-        return SemCLTask(network, "voxel", 16, 0.3, FinestLevel(dice, {}), True)
-    return SemCLTask(network, name, 16, 0.3)
+        loss = MarginalLoss(FinestLevel(dice, {}), None)
+    return SemCLTask(network, voxels, objects, 0.3, loss)
 
 
 def whole_batch() -> dict[str, torch.Tensor]:
@@ -52,6 +62,8 @@ def whole_batch() -> dict[str, torch.Tensor]:
         "target": torch.randint(0, 3, (PATCHES, 1, SIZE, SIZE), generator=rows),
         "voxel": voxel,
         "voxel_class": voxel % 3,
+        "at_boundary": voxel % 2 == 0,
+        "missing": torch.zeros(PATCHES, 3, dtype=torch.bool),
         "query_view": patches,
         "key_view": patches.flip(2),
         "location_image": torch.arange(30) * PATCHES // 30,
@@ -69,9 +81,10 @@ def part_of_batch(name: str, views: slice, patches: slice) -> dict[str, torch.Te
     if name != "ideal":
         return {
             **{key: batch[key][views] for key in ("image", "mask", "object", "query")},
-            **{key: batch[key][patches] for key in ("patch", "target")},
+            **{key: batch[key][patches] for key in ("patch", "target", "missing")},
             "voxel": batch["voxel"][voxels] - first,
             "voxel_class": batch["voxel_class"][voxels],
+            "at_boundary": batch["at_boundary"][voxels],
         }
     return {
         "query": batch["query_view"][patches],

@@ -24,10 +24,12 @@ from MaskedTrainer import MaskedTrainer
 
 
 class MaskedTrainerShort(MaskedTrainer):
-    num_pretraining_epochs, num_epochs = 6, 1
-    num_pretraining_iterations_per_epoch = num_iterations_per_epoch = 3
+    num_epochs, num_iterations_per_epoch = 7, 3
     num_val_iterations_per_epoch = 1
     seed = 1
+
+    def epoch_shares(self, settings):
+        return {"pretraining": 0.8}, "six of seven epochs"
 """
 FOLD = 5  # the one that label-budget appends: two labelled cases, two unlabelled ones
 TRAIN = f"nnUNetv2_train 999 2d {FOLD} -tr MaskedTrainerShort -p nnUNetTinyPlans -device cpu"

@@ -31,9 +31,17 @@ FOLD = 5  # label-budget appends it
 def gradients(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor]:
     task = build_task(name)
     forward = DistributedDataParallel(task, find_unused_parameters=True) if world_size() > 1 else task
-    loss = forward(part_of_batch(name, views, patches))["loss"]
+    batch = part_of_batch(name, views, patches)
+    if name == "memory":
+        with torch.no_grad():
+            forward(batch)  # fills the memory
+    loss = forward(batch)["loss"]
     loss.backward()
-    return {"loss": loss.detach(), **{n: p.grad for n, p in task.named_parameters() if p.grad is not None}}
+    result = {n: p.grad for n, p in task.named_parameters() if p.grad is not None}
+    if name == "memory":
+        # The order in which patches are stored depends on the number of processes.
+        result |= {"stored": task.voxels.stored, "sums": task.voxels.memory.sum(2)}
+    return {"loss": loss.detach(), **result}
 
 
 def run_one(process: int, port: int, folder: Path, work: Callable[..., None], *args: object) -> None:

@@ -28,9 +28,7 @@ from nnunet_semcl.commands.doctor import trainer_classes
 from nnunet_semcl.pretraining import phase
 
 phase.HELD_OUT_BATCHES = 1
-SHORT = dict.fromkeys(("num_coarse_epochs", "num_pretraining_epochs", "num_epochs"), 1)
-SHORT |= dict.fromkeys(("num_pretraining_iterations_per_epoch", "num_iterations_per_epoch"), 2)
-SHORT |= {"num_val_iterations_per_epoch": 1}
+SHORT = {"num_epochs": 3, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
 globals().update({name: type(name, (trainer,), SHORT) for name, trainer in trainer_classes().items()})
 """
 

@@ -120,7 +120,7 @@ def test_rgb_pictures_with_a_single_class(empty: NNUNetFolders) -> None:
     prepare(empty, "2d")
     train(empty, "2d")
     # With a single class, the background is the second one.
-    assert np.isfinite(log(empty, "2d")[-1]["voxel_separation"])
+    assert np.isfinite(log(empty, "2d")[-1]["held_out_voxel_separation"])
 
 
 def test_a_low_resolution_stage_and_the_cascade_after_it(empty: NNUNetFolders) -> None:

@@ -3,7 +3,6 @@ from nnunet_semcl.methods.semcl.variants import (
     SemCLTrainer_5epochs,
     SemCLTrainer_100epochs,
     SemCLTrainer_250epochs,
-    SemCLTrainer_fewLabels,
     SemCLTrainer_noUnlabelled,
     SemCLTrainerNoMirroring,
 )
@@ -14,6 +13,5 @@ __all__ = [
     "SemCLTrainer_5epochs",
     "SemCLTrainer_100epochs",
     "SemCLTrainer_250epochs",
-    "SemCLTrainer_fewLabels",
     "SemCLTrainer_noUnlabelled",
 ]

@@ -6,20 +6,20 @@ from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 
 
 class SemCLTrainerBenchmark(SemCLTrainer):
-    """1000 pretraining and 750 training steps."""
+    """1750 steps."""
 
-    num_pretraining_epochs, num_epochs = 4, 3
+    num_epochs = 7
     num_val_iterations_per_epoch = 10
     seed = 0
 
 
 class SemCLTrainerBenchmarkShort(SemCLTrainerBenchmark):
-    """500 pretraining and 500 training steps, for 3D."""
+    """1000 steps, for 3D."""
 
-    num_pretraining_epochs, num_epochs = 2, 2
+    num_epochs = 4
 
 
 class SemCLTrainerBenchmarkLong(SemCLTrainerBenchmark, nnUNetTrainerAdam):
-    """1250 pretraining and 1000 training steps, these by AdamW: 13 organs want more of nnU-Net's SGD."""
+    """2250 steps, nnU-Net's by AdamW: 13 organs want more of nnU-Net's SGD."""
 
-    num_pretraining_epochs, num_epochs = 5, 4
+    num_epochs = 9

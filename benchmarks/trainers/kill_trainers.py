@@ -8,14 +8,14 @@ phase.HELD_OUT_BATCHES = 1
 
 
 class SemCLSeconds(SemCLTrainer):
-    num_coarse_epochs, num_pretraining_epochs, num_epochs = 3, 6, 4
-    num_pretraining_iterations_per_epoch = num_iterations_per_epoch = 3
+    num_epochs = 13
+    num_iterations_per_epoch = 3
     num_val_iterations_per_epoch = 1
     seed = 0
 
 
 class IDEALSeconds(IDEALTrainer):
-    num_pretraining_epochs, num_epochs = 2, 12  # of its two phases training holds more
-    num_pretraining_iterations_per_epoch = num_iterations_per_epoch = 3
+    num_epochs = 14  # of its two phases training holds more
+    num_iterations_per_epoch = 3
     num_val_iterations_per_epoch = 1
     seed = 0

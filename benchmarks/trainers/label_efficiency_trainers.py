@@ -38,6 +38,7 @@ class InMemory:
     def __init__(self, dataset: Cases) -> None:
         self.dataset = dataset
         self.source_folder, self.identifiers = dataset.source_folder, dataset.identifiers
+        self.missing = getattr(dataset, "missing", {})
         self.load_case = cache(self._read)
 
     def _read(self, identifier: str) -> tuple:
@@ -58,7 +59,7 @@ class ColdTrainer(ClassAttributeTrainer):
 
     run_seed = RUN["seed"]
     in_memory = RUN["in_memory"]
-    num_epochs = epochs(RUN["steps"] - RUN["coarse_steps"] - RUN["pretraining_steps"])
+    num_epochs = epochs(RUN["steps"])
     num_iterations_per_epoch = RUN["steps_per_epoch"]
     num_val_iterations_per_epoch = 1
 
@@ -84,8 +85,12 @@ class PretrainedTrainer(PretrainingTrainer, ColdTrainer):
     """Pretraining, and nnU-Net's training for the steps that are left; settings of the method or of its trainer."""
 
     seed = RUN["seed"]
-    num_pretraining_epochs = epochs(RUN["pretraining_steps"])
-    num_pretraining_iterations_per_epoch = RUN["steps_per_epoch"]
+
+    def epoch_shares(self, settings: Any) -> tuple[dict[str, float], str]:
+        shares, reason = super().epoch_shares(settings)
+        if RUN["shares"] is None:
+            return shares, reason
+        return dict(zip(shares, RUN["shares"][-len(shares) :], strict=True)), "the benchmark's"
 
     def initialize(self) -> None:
         names = {field.name for field in fields(self.Settings)}
@@ -102,8 +107,6 @@ class PretrainedTrainer(PretrainingTrainer, ColdTrainer):
 
 class SemCL(PretrainedTrainer, SemCLTrainer):
     """Coarse training where cases are unlabelled, contrast, and nnU-Net's training for the steps that are left."""
-
-    num_coarse_epochs = epochs(RUN["coarse_steps"])
 
     def _pseudo_labelled(self, *args: Any) -> list[Cases]:
         cases = super()._pseudo_labelled(*args)
@@ -131,10 +134,11 @@ class Control(SemCL):
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled: list[Cases] = [self.get_tr_and_val_datasets()[0]]
-        refinement = self.num_pretraining_epochs // 2 if self.unlabelled_images() else 0
+        pretraining = self.epochs["pretraining"]
+        refinement = pretraining // 2 if self.unlabelled_images() else 0
         lengths = {
-            "coarse": self.num_coarse_epochs,
-            "pretraining": self.num_pretraining_epochs - refinement,
+            "coarse": self.epochs["coarse"],
+            "pretraining": pretraining - refinement,
             "refinement": refinement,
         }
         for name, length in lengths.items():
@@ -179,8 +183,8 @@ class OnlineSelfTraining(PretrainedTrainer, SemCLTrainer):
     probabilistic_oversampling = True  # the last third of half a batch may be no patch
     first_epoch_share = 0.05
 
-    def pretraining_phases(self) -> Iterator[PretrainingPhase]:
-        return iter(())
+    def epoch_shares(self, settings: Any) -> tuple[dict[str, float], str]:
+        return {"coarse": 0.0, "pretraining": 0.0}, "all steps are nnU-Net's"
 
     def _set_batch_size_and_oversample(self) -> None:
         super()._set_batch_size_and_oversample()

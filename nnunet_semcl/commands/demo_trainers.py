@@ -25,8 +25,4 @@ class nnUNetTrainerDemo(ClassAttributeTrainer, nnUNetTrainerNoMirroring, nnUNetT
 
 
 class SemCLTrainerDemo(SemCLTrainer, nnUNetTrainerDemo):
-    """The same number of steps in total: 50 steps of pretraining replace one epoch of training."""
-
-    num_epochs = nnUNetTrainerDemo.num_epochs - 1
-    num_pretraining_epochs = 2
-    num_pretraining_iterations_per_epoch = nnUNetTrainerDemo.num_iterations_per_epoch // num_pretraining_epochs
+    """The same number of steps in all: one epoch of pretraining, five of training."""

@@ -82,7 +82,7 @@ def add_label_budget(
     if numbers:
         print(
             f"Train with few labels: nnUNetv2_train {dataset_name_or_id} CONFIGURATION {min(numbers.values())} "
-            "-tr SemCLTrainer_fewLabels"
+            "-tr SemCLTrainer"
         )
     return numbers
 

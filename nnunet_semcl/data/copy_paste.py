@@ -15,8 +15,8 @@ EDGE = 2 / 3  # edge of a box, relative to the patch
 SHARE_OF_PAIRS = 0.5  # the other pairs stay unchanged, like all patches in nnU-Net's training
 
 
-def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE_OF_PAIRS) -> None:
-    """Swaps a random box between the two patches of a pair, in place.
+def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE_OF_PAIRS) -> list[list[int]]:
+    """Swaps a random box between the two patches of a pair, in place, and returns these pairs of patches.
 
     A pair is one patch of the batch's first half and one of the second half.
 
@@ -29,16 +29,18 @@ def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: 
     cells = np.min([level.shape[2:] for level in levels], axis=0)
     size = np.maximum(1, np.rint(EDGE * cells)).astype(int)
     pairs, offset = len(levels[0]) // 2, (len(levels[0]) + 1) // 2
-    for i in np.flatnonzero(rng.random(pairs) < share).tolist():
+    swapped = [[i, i + offset] for i in np.flatnonzero(rng.random(pairs) < share).tolist()]
+    for i, partner in swapped:
         start = rng.integers(0, cells - size + 1)
         for level in levels:
             scale = np.array(level.shape[2:]) // cells
             edges = zip(start * scale, (start + size) * scale, strict=True)
             box = (slice(None), *(slice(a, b) for a, b in edges))
-            one, other = level[i][box], level[i + offset][box]
+            one, other = level[i][box], level[partner][box]
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)
+    return swapped
 
 
 def pasted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ class LazySegmentation:
         image: (C, X, Y, Z), preprocessed.
         labels: pseudo-labels (1, X, Y, Z); None for background everywhere.
         confidence: of the pseudo-labels, (1, X, Y, Z) uint8, FULL for probability 1.
-        ignore_label: marks voxels that do not supervise: less confident than CONFIDENT, or background that is unknown.
-        knows_background: False if an object was not found in the case, so that background may be that object.
+        ignore_label: marks voxels that do not supervise, since they are less confident than CONFIDENT.
+        unknown: labels of objects that were not found: these voxels do not supervise either.
+        background: label of background voxels; another than 0 if they may be an object that was not found.
         masks_background: whether the voxels outside the body are -1, as in nnU-Net's own segmentations. nnU-Net then
             sets the image to 0 there after augmentation; otherwise a network could tell unlabelled patches by their
             background.
@@ -33,12 +35,14 @@ class LazySegmentation:
         labels: Voxels | None = None,
         confidence: Voxels | None = None,
         ignore_label: int | None = None,
-        knows_background: bool = True,
+        unknown: Sequence[int] = (),
+        background: int = 0,
         masks_background: bool = False,
     ) -> None:
         self.image, self.labels, self.confidence = image, labels, confidence
         self.ignore_label = ignore_label
-        self.knows_background = knows_background
+        self.unknown = unknown
+        self.background = background
         self.masks_background = masks_background
         self.shape = (1, *image.shape[1:])
         self.ndim = len(self.shape)
@@ -48,10 +52,9 @@ class LazySegmentation:
         """Returns the labels in a box, as int16."""
         labels = np.array(np.broadcast_to(np.int16(0), self.shape)[box] if self.labels is None else self.labels[box])
         if self.confidence is not None:
-            unknown = np.asarray(self.confidence[box]) < CONFIDENT * FULL
-            if not self.knows_background:
-                unknown |= labels == 0
-            labels[unknown] = self.ignore_label
+            unsure = np.asarray(self.confidence[box]) < CONFIDENT * FULL
+            labels[unsure | np.isin(labels, self.unknown)] = self.ignore_label
+            labels[labels == 0] = self.background
         if self.masks_background:
             labels[(np.abs(np.asarray(self.image[box])) < EMPTY).all(0, keepdims=True)] = UNKNOWN
         return labels

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch.utils.data import Dataset
 
 from nnunet_semcl.data.copy_paste import swap_boxes
+from nnunet_semcl.data.pseudo_labels import maybe_background
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.distributed import rank, split_evenly
-from nnunet_semcl.files.cases import Cases
+from nnunet_semcl.files.cases import Cases, Object
 from nnunet_semcl.losses.deep_supervision import levels_of
 
 
@@ -27,7 +30,7 @@ class TrainingBatches(Dataset):
         seed: of all batches.
         copy_paste: whether the two halves of a batch swap boxes.
         plain_view: whether a batch also holds the images under the spatial augmentation alone.
-        ignore_label: of voxels that the targets do not know; None for the data set's own, if it has one.
+        labels: the labels of pseudo-labelled cases, with an ignore label; None for the data set's own.
     """
 
     def __init__(
@@ -37,9 +40,9 @@ class TrainingBatches(Dataset):
         seed: int,
         copy_paste: bool,
         plain_view: bool = False,
-        ignore_label: int | None = None,
+        labels: LabelManager | None = None,
     ) -> None:
-        labels = trainer.label_manager
+        labels = labels or cast("LabelManager", trainer.label_manager)
         patch_size = trainer.configuration_manager.patch_size
         rotation, dummy_2d, initial_size, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         transforms = trainer.get_training_transforms(
@@ -51,8 +54,8 @@ class TrainingBatches(Dataset):
             use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
             is_cascaded=trainer.is_cascaded,
             foreground_labels=labels.foreground_labels,
-            regions=labels.foreground_regions if labels.has_regions else None,
-            ignore_label=labels.ignore_label if ignore_label is None else ignore_label,
+            regions=_regions(labels),
+            ignore_label=labels.ignore_label,
         )
         if plain_view:
             transforms = WithPlainView(transforms)
@@ -62,7 +65,7 @@ class TrainingBatches(Dataset):
                 share,
                 initial_size,
                 patch_size,
-                labels,
+                trainer.label_manager,
                 trainer.oversample_foreground_percent,
                 # nnU-Net's alternative oversamples the last third of a batch: of one patch, that is none.
                 probabilistic_oversampling=True,
@@ -71,6 +74,8 @@ class TrainingBatches(Dataset):
             for dataset, share in zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
             if share
         ]
+        self.heads = labels.foreground_regions if labels.has_regions else labels.all_labels
+        self.missing = {case: of for dataset in datasets for case, of in getattr(dataset, "missing", {}).items()}
         self.seed = seed
         self.copy_paste = copy_paste
         self.plain_view = plain_view
@@ -82,18 +87,28 @@ class TrainingBatches(Dataset):
             image: (B, C, X, Y[, Z]) float32.
             target: labels (B, 1, X, Y[, Z]) or regions (B, R, X, Y[, Z]); with deep supervision a list from fine to
                 coarse, as nnU-Net's loss expects it.
+            missing: (B, heads) bool, the network's heads whose object was not found in a patch's case: voxels that are
+                `maybe_background` may be one of these.
             plain: as image; only with `plain_view`.
         """
         with seeded(self.seed, number) as rng:
             parts = [loader.generate_train_batch() for loader in self.loaders]
             image = torch.cat([part["data"] for part in parts])
             levels = [torch.cat(level) for level in zip(*(levels_of(part["target"]) for part in parts), strict=True)]
+            missing = torch.tensor([self._missing_heads(case) for part in parts for case in part["keys"]])
             if self.copy_paste:
-                swap_boxes([image, *levels], rng)
-        batch = {"image": image, "target": levels if isinstance(parts[0]["target"], list) else levels[0]}
+                for pair in swap_boxes([image, *levels], rng):
+                    missing[pair] = missing[pair].any(0)
+        target = levels if isinstance(parts[0]["target"], list) else levels[0]
+        batch = {"image": image, "target": target, "missing": missing}
         if self.plain_view:
             batch["image"], batch["plain"] = image.chunk(2, dim=1)
         return batch
+
+
+    def _missing_heads(self, case: str) -> list[bool]:
+        missing = self.missing.get(case, [])
+        return [head in missing for head in self.heads]
 
 
 class WithPlainView:
@@ -106,6 +121,13 @@ class WithPlainView:
         # The spatial transforms treat a regression target like an image, the intensity transforms ignore it.
         views = self.transforms(image=image, segmentation=segmentation, regression_target=image.clone())
         return {**views, "image": torch.cat((views["image"], views["regression_target"]))}
+
+
+def _regions(labels: LabelManager) -> list[Object] | None:
+    """The regions that become channels of the target, that of `maybe_background` behind the others."""
+    if not labels.has_regions:
+        return None
+    return [*labels.foreground_regions, *([maybe_background(labels)] if labels.has_ignore_label else [])]
 
 
 def _rotated(datasets: Sequence[Cases]) -> list[Cases]:

@@ -38,7 +38,8 @@ def draw_masks(cases: Cases, labels: dict[str, int], ignore_label: int, output: 
         image, segmentation, _, _ = cases.load_case(case)
         values = np.array(segmentation[:])[0]
         ignored = values == ignore_label
-        slice_number = most_organs(np.where(ignored, 0, values))
+        values[values >= ignore_label] = 0  # above it: background, or an object that was not found
+        slice_number = most_organs(values)
         painted = np.zeros((*values.shape[1:], 4))
         for name, value in labels.items():
             painted[values[slice_number] == value] = to_rgba(colours[name], OPACITY)

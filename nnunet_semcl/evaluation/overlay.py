@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,11 +121,9 @@ def read_steps(fold: Path) -> Steps:
     if not debug.is_file():
         raise InputError(f"{debug}, which nnUNetv2_train writes, does not exist", "Train this fold first.")
     settings = json.loads(debug.read_text())
-    return Steps(
-        int(settings.get("num_pretraining_epochs", 0)) * int(settings.get("num_pretraining_iterations_per_epoch", 0)),
-        int(settings["num_iterations_per_epoch"]),
-        int(settings["num_epochs"]),
-    )
+    per_epoch, epochs = int(settings["num_iterations_per_epoch"]), int(settings["num_epochs"])
+    by_phase = ast.literal_eval(settings.get("epochs", "{}"))  # of our trainers, in which num_epochs is training's
+    return Steps((sum(by_phase.values()) - epochs) * per_epoch if by_phase else 0, per_epoch, epochs)
 
 
 def draw_loss_curves(folds: dict[str, Path], pretraining_log: str, output: Path) -> None:

@@ -29,4 +29,11 @@ class VoxelHead(nn.Sequential):
     def forward(  # type: ignore[override]  # the indices are a second input; the layers keep Sequential's names
         self, features: torch.Tensor, voxel: torch.Tensor
     ) -> torch.Tensor:
-        return super().forward(features.movedim(1, -1).flatten(0, -2).index_select(0, voxel))
+        return super().forward(at_voxels(features, voxel))
+
+
+def at_voxels(features: torch.Tensor, voxel: torch.Tensor) -> torch.Tensor:
+    """Returns the features of chosen voxels: (B, C, X, Y[, Z]), (V,) into the flattened (B, X, Y[, Z]) -> (V, C)."""
+    flat = features.flatten(2)  # (B, C, voxels of a patch); a copy with the channels last would cost more
+    patch, place = voxel // flat.shape[2], voxel % flat.shape[2]
+    return flat[patch, :, place]

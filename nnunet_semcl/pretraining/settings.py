@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -24,17 +26,22 @@ class Derived(NamedTuple):
     rule: Rule | None = None
 
 
-def setting(rule: Rule | None, value: Any = None, reason: str | None = None) -> Any:
+def setting(
+    rule: Rule | None, value: Any = None, reason: str | None = None, needs: Sequence[dict[str, tuple[Any, ...]]] = ()
+) -> Any:
     """Declares a field of a method's settings.
 
     Args:
         rule: the values that the plan may set; None where `derived` gives the rule.
         value: the default.
         reason: why this default; None if `derived` gives both the value and its reason.
+        needs: where the setting has an effect, other setting -> its values; one of several such places is enough. To
+            set it elsewhere is an error.
     """
+    metadata = {"rule": rule, "needs": needs}
     if reason is None:
-        return field(metadata={"rule": rule})
-    return field(default=value, metadata={"rule": rule, "reason": reason})
+        return field(metadata=metadata)
+    return field(default=value, metadata={**metadata, "reason": reason})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,8 @@ class MethodSettings:
 
     Attributes:
         by_section: the settings class of every imported method, by section.
+        phases: names of the phases that share the epochs with nnU-Net's training.
+        shares: phase -> its share of all epochs, nnU-Net's training gets the rest; with None the trainer divides them.
         learning_rate: AdamW's peak learning rate, reached after the warm-up.
         weight_decay: AdamW's weight decay.
         reasons: why each setting has its value, for the log.
@@ -53,7 +62,9 @@ class MethodSettings:
 
     by_section: ClassVar[dict[str, type[MethodSettings]]] = {}
     section: ClassVar[str]
+    phases: ClassVar[tuple[str, ...]] = ("pretraining",)
 
+    shares: dict[str, float] | None = setting(None)
     learning_rate: float = setting(RATE)
     weight_decay: float = setting(SHARE, 1e-2, "torch's default for AdamW")
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
@@ -67,7 +78,10 @@ class MethodSettings:
         """Returns the settings that depend on a configuration of the plan; a method adds its own to them."""
         features = configuration.network_arch_init_kwargs["features_per_stage"][0]
         reason = f"{RATE_BY_FEATURES} divided by the {features} features of the first stage: wide layers need less"
-        return {"learning_rate": Derived(RATE_BY_FEATURES / features, reason)}
+        return {
+            "shares": Derived(None, "by the cases of the fold", _shares_rule(cls.phases)),
+            "learning_rate": Derived(RATE_BY_FEATURES / features, reason),
+        }
 
     @classmethod
     def from_plan(cls, configuration: ConfigurationManager, name: str) -> Self:
@@ -104,4 +118,32 @@ class MethodSettings:
                 problem = f"{where}, {key}: {value!r} is not {rules[key].expected}"
                 raise InputError(problem, "Correct it, or remove the key.")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return replace(self, **values, reasons=self.reasons | dict.fromkeys(values, f"set by {where}"))
+        settings = replace(self, **values, reasons=self.reasons | dict.fromkeys(values, f"set by {where}"))
+        for f in fields(self):
+            places = f.metadata.get("needs", ())
+            if f.name in values and places and not any(settings._is(place) for place in places):
+                present = {other: getattr(settings, other) for place in places for other in place}
+                wanted = " or ".join(
+                    f'"{other}": {json.dumps(value)}' for place in places for other in place for value in place[other]
+                )
+                raise InputError(
+                    f"{where}, {f.name}: it has no effect with {json.dumps(present)}",
+                    f"Remove it, or set one of them: {wanted}.",
+                )
+        return settings
+
+    def _is(self, place: dict[str, tuple[Any, ...]]) -> bool:
+        return all(getattr(self, other) in useful for other, useful in place.items())
+
+
+def _shares_rule(phases: tuple[str, ...]) -> Rule:
+    example = ", ".join(f'"{phase}": 0.2' for phase in phases)
+    return Rule(
+        f"an object with a share for each phase, such as {{{example}}}: numbers from 0 on, together less than 1",
+        lambda value: (
+            isinstance(value, dict)
+            and value.keys() == set(phases)
+            and all(SHARE.holds(share) for share in value.values())
+            and sum(value.values()) < 1
+        ),
+    )

@@ -13,7 +13,7 @@ class SupervisedTask(PretrainingTask):
 
     Args:
         network: nnU-Net's planned network.
-        loss: nnU-Net's loss, called with the network's output and the target.
+        loss: MarginalLoss around nnU-Net's loss.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module) -> None:
@@ -23,10 +23,10 @@ class SupervisedTask(PretrainingTask):
 
     @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Computes the loss of a batch: image (B, C, X, Y[, Z]) and target, one tensor or a list of levels."""
+        """Computes the loss of a batch: image (B, C, X, Y[, Z]), and target and missing as TrainingBatches gives them."""
         output = self.network(batch["image"])
         # nnU-Net does not compile its loss either.
-        return {"loss": torch.compiler.disable(self.segmentation_loss)(output, batch["target"])}
+        return {"loss": torch.compiler.disable(self.segmentation_loss)(output, batch["target"], batch["missing"])}
 
     def remove_additions(self) -> None:
         """Does nothing: this task adds nothing to the network."""

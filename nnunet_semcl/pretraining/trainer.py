@@ -7,8 +7,10 @@ import secrets
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -26,6 +28,7 @@ from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.training_input import check_cases
 from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
+from nnunet_semcl.pretraining.schedule import TRAINING, divide_epochs
 from nnunet_semcl.pretraining.settings import MethodSettings
 from nnunet_semcl.pretraining.task import PretrainingTask
 
@@ -39,15 +42,13 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
     Attributes:
         phase_names: names of all phases that the method may have.
         Settings: the method's settings.
-        num_pretraining_epochs: epochs of pretraining.
-        num_pretraining_iterations_per_epoch: optimiser steps in an epoch of each pretraining phase.
+        num_epochs: as nnU-Net's, but of all phases together; after `initialize` those of nnU-Net's training alone.
+        num_iterations_per_epoch: as nnU-Net's, and in each phase.
         use_unlabelled: whether to use unlabelled cases.
     """
 
     Settings: type[MethodSettings]
     phase_names: tuple[str, ...] = ("pretraining",)
-    num_pretraining_epochs = 100
-    num_pretraining_iterations_per_epoch = 250
     use_unlabelled = True
     _drawn_seed: int | None = None
 
@@ -55,12 +56,32 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         """Yields the phases in order; code between two yields runs when the first phase is done."""
 
+    def epoch_shares(self, settings: Any) -> tuple[dict[str, float], str]:
+        """Returns phase -> share of the epochs for this fold, with the reason; the setting `shares` overrides it.
+
+        nnU-Net's training gets the rest.
+
+        Args:
+            settings: of the method, all but `shares`.
+        """
+        return {"pretraining": 0.1}, "most of the epochs are nnU-Net's"
+
+    @cached_property
     def method_settings(self) -> MethodSettings:
-        return self.Settings.from_plan(self.configuration_manager, self.configuration_name)
+        settings = self.Settings.from_plan(self.configuration_manager, self.configuration_name)
+        if settings.shares is None:
+            shares, reason = self.epoch_shares(settings)
+            settings = replace(settings, shares=shares, reasons=settings.reasons | {"shares": reason})
+        return settings
+
+    @cached_property
+    def epochs(self) -> dict[str, int]:
+        """The epochs of each phase, and of nnU-Net's training."""
+        return divide_epochs(self.num_epochs, cast("dict[str, float]", self.method_settings.shares))
 
     def pretraining_settings(self) -> dict[str, Any]:
         """Returns everything that the result depends on, as plain values."""
-        return self.method_settings().as_dict()
+        return self.method_settings.as_dict()
 
     def check_input(self) -> None:
         """Checks data, fold and settings before any long work.
@@ -72,6 +93,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         self.pretraining_settings()
         self.unlabelled_images()
+        self.num_epochs = self.epochs[TRAINING]
 
     def initialize(self) -> None:
         self.check_input()
@@ -147,7 +169,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         settings = {
             "trainer": type(self).__name__,
             "epochs": epochs,
-            "iterations": self.num_pretraining_iterations_per_epoch,
+            "iterations": self.num_iterations_per_epoch,
             **self.pretraining_settings(),
             "seed": self.batch_seed,
         }
@@ -158,7 +180,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
             batches=batches,
             held_out=held_out,
             epochs=epochs,
-            iterations_per_epoch=self.num_pretraining_iterations_per_epoch,
+            iterations_per_epoch=self.num_iterations_per_epoch,
             learning_rate=settings["learning_rate"],
             weight_decay=settings["weight_decay"],
             folder=Path(self.output_folder),
@@ -251,7 +273,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     def _log_settings(self) -> None:
         """Writes each setting with its reason to the log and to the fold's folder."""
-        settings = self.method_settings()
+        settings = self.method_settings
         entries = {
             name: {"value": value, "reason": settings.reasons[name]} for name, value in settings.as_dict().items()
         }
@@ -261,6 +283,8 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
             self.print_to_log_file(f"{name}: {entry['value']} ({entry['reason']})", add_timestamp=False)
         if self.local_rank == 0:
             write_json(entries, self._settings_file)
+        phases = ", ".join(f"{epochs} of {name}" for name, epochs in self.epochs.items())
+        self.print_to_log_file(f"{sum(self.epochs.values())} epochs in all: {phases} ({settings.reasons['shares']})")
         labelled, unlabelled = self.do_split()[0], self.unlabelled_images()
         self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
 

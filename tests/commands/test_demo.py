@@ -118,12 +118,11 @@ def trainers(folders: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, nnUN
 
 def test_both_trainers_have_the_same_number_of_steps(trainers: dict[str, nnUNetTrainer]) -> None:
     stock, semcl = trainers["nnUNetTrainerDemo"], trainers["SemCLTrainerDemo"]
-    pretraining = semcl.num_pretraining_epochs * semcl.num_pretraining_iterations_per_epoch
-    assert pretraining > 0
-    assert (
-        semcl.num_epochs * semcl.num_iterations_per_epoch + pretraining
-        == stock.num_epochs * stock.num_iterations_per_epoch
-    )
+    semcl.initialize()
+    assert semcl.epochs["pretraining"] > 0
+    assert sum(semcl.epochs.values()) == stock.num_epochs
+    assert semcl.num_epochs == semcl.epochs["training"]
+    assert semcl.num_iterations_per_epoch == stock.num_iterations_per_epoch
     differing = {key for key in vars(stock) if str(getattr(stock, key)) != str(getattr(semcl, key))}
     assert "initial_lr" not in differing
     assert "num_epochs" in differing

@@ -210,7 +210,7 @@ def test_command(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     assert lines[0].endswith(r"5 folds created with the groups of 'patient\d+' kept together, 5 appended")
     # 12 patients with 2 cases each, 3 of the patients in the validation of fold 0
     assert lines[1] == "fold 0 -> fold 5: 6 labelled, 12 unlabelled, 6 validation cases"
-    assert lines[-1] == "Train with few labels: nnUNetv2_train 27 CONFIGURATION 5 -tr SemCLTrainer_fewLabels"
+    assert lines[-1] == "Train with few labels: nnUNetv2_train 27 CONFIGURATION 5 -tr SemCLTrainer"
     assert len(lines) == 7
     assert read(dataset)[5]["label_budget"] == {"fold": 0, "labelled": 3, "seed": 7, "group": PATIENT}
 

@@ -40,9 +40,10 @@ def test_patches_of_a_pair_swap_the_same_box_on_every_level(
 def test_boxes_of_two_thirds_in_half_of_the_pairs_anywhere(edges: tuple[int, ...]) -> None:
     level = torch.zeros(4000, 1, *edges)
     level[2000:] = 1
-    swap_boxes([level], np.random.default_rng(0))
+    pairs = swap_boxes([level], np.random.default_rng(0))
     pasted = level[:2000].flatten(1).mean(1)
     swapped = pasted > 0
+    assert pairs == [[i, i + 2000] for i in swapped.nonzero().flatten().tolist()]
     assert 0.4 < swapped.float().mean() < 2 * SHARE_OF_PAIRS - 0.4
     torch.testing.assert_close(pasted[swapped], torch.full_like(pasted[swapped], EDGE ** len(edges)))
     assert level[:2000].sum(0).min() > 0  # every voxel is in some box

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.data.pseudo_labels import FEWEST_VOXELS, PseudoLabelledCases, save_pseudo_labels
+from nnunet_semcl.data.pseudo_labels import (
+    AGREEMENT,
+    FEWEST_VOXELS,
+    PseudoLabelledCases,
+    least_voxels,
+    maybe_background,
+    save_pseudo_labels,
+)
 from nnunet_semcl.errors import InputError
 
 IGNORED = 3
 LABELS = LabelManager({"background": 0, "a": 1, "b": 2, "ignore": IGNORED}, None)
 REGIONS = LabelManager({"background": 0, "whole": (1, 2), "core": 2, "ignore": IGNORED}, (1, 2))
+MAYBE = maybe_background(LABELS)
 ANNOTATED = (-1, 0, 1, 2)  # nnU-Net's key for voxels that are annotated
 SHAPE = (3, 12, 12)
 
@@ -31,7 +39,8 @@ def pseudo_labelled(folder: Path, labels: LabelManager, objects: list, **cases: 
         save_pseudo_labels(probabilities, folder / case, labels)
         image = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(1, *SHAPE)
         blosc2.asarray(image, urlpath=str(folder / f"image_{case}.b2nd"))
-    return PseudoLabelledCases({case: folder / f"image_{case}" for case in cases}, folder, objects, labels)
+    images = {case: folder / f"image_{case}" for case in cases}
+    return PseudoLabelledCases(images, folder, dict.fromkeys(objects, FEWEST_VOXELS), labels)
 
 
 def rows(segmentation: np.ndarray) -> list[int]:
@@ -43,7 +52,7 @@ def rows(segmentation: np.ndarray) -> list[int]:
 def test_the_most_probable_label_is_used_and_confident_voxels_are_located(tmp_path: Path) -> None:
     cases = pseudo_labelled(tmp_path, LABELS, [1], x=one_hot((0, 4, 1.0), (6, 10, 0.8)))
     assert not cases.skipped
-    assert cases.complete == {"x"}
+    assert cases.missing == {"x": []}
     image, segmentation, previous, properties = cases.load_case("x")
     assert image.shape == segmentation.shape == (1, *SHAPE)
     assert segmentation.dtype == np.int16
@@ -57,14 +66,14 @@ def test_the_most_probable_label_is_used_and_confident_voxels_are_located(tmp_pa
     assert set(segmentation[:][tuple(locations[ANNOTATED].T)]) == {0, 1}
 
 
-def test_where_an_object_was_not_found_background_says_nothing(tmp_path: Path) -> None:
+def test_where_an_object_was_not_found_background_may_be_that_object(tmp_path: Path) -> None:
     both, one = one_hot((0, 4, 1.0), (6, 10, 1.0)), one_hot((0, 4, 1.0), (6, 10, 0.8))
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=both, y=one)
     assert cases.skipped == {2: 1}
-    assert cases.complete == {"x"}
+    assert cases.missing == {"x": [], "y": [2]}
     assert rows(cases.load_case("x")[1][:]) == [1] * 4 + [0] * 2 + [2] * 4 + [0] * 2
-    assert rows(cases.load_case("y")[1][:]) == [1] * 4 + [IGNORED] * 8
-    assert cases.supervised_share == pytest.approx((12 + 4) / 24)
+    assert rows(cases.load_case("y")[1][:]) == [1] * 4 + [MAYBE] * 2 + [IGNORED] * 4 + [MAYBE] * 2
+    assert cases.supervised_share == pytest.approx((12 + 8) / 24)
 
 
 def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -74,6 +83,45 @@ def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path: Path) -> None
     assert cases.identifiers == ["y"]
     assert cases.skipped == {1: 1, 2: 2}
     assert set(cases.load_case("y")[3]["class_locations"]) == {1, ANNOTATED}
+
+
+def test_an_object_that_is_small_for_its_kind_is_not_found_and_its_voxels_say_nothing(tmp_path: Path) -> None:
+    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 1.0)))
+    least = {1: FEWEST_VOXELS, 2: 3 * 12 * 5}
+    small = PseudoLabelledCases(cases.images, tmp_path, least, LABELS)
+    assert small.missing == {"x": [2]}
+    assert small.skipped == {2: 1}
+    _, segmentation, _, properties = small.load_case("x")
+    assert rows(segmentation[:]) == [1] * 4 + [MAYBE] * 2 + [IGNORED] * 4 + [MAYBE] * 2
+    assert small.supervised_share == pytest.approx(8 / 12)
+    assert set(properties["class_locations"]) == {1, ANNOTATED}
+    assert set(segmentation[:][tuple(properties["class_locations"][ANNOTATED].T)]) == {1, MAYBE}
+
+
+def test_a_tenth_of_an_objects_size_in_labelled_cases_has_to_be_found() -> None:
+    class Labelled:
+        source_folder, identifiers = "", ["large", "small", "without"]
+
+        def load_case(self, case: str) -> tuple:
+            segmentation = np.zeros((1, 10, 100, 100), np.int16)
+            if case != "without":
+                segmentation[:, : 8 if case == "large" else 4] = 1
+                segmentation[:, 9, 0, :20] = 2
+            return None, segmentation, None, {}
+
+    assert least_voxels(Labelled(), [1, 2, (1, 2), 3]) == {1: 6000, 2: FEWEST_VOXELS, (1, 2): 6002, 3: FEWEST_VOXELS}
+
+
+@pytest.mark.parametrize(("rows_of_second", "believed"), [((0, 8), True), ((2, 9), True), ((5, 9), False)])
+def test_an_object_on_which_two_predictions_disagree_is_not_believed(
+    tmp_path: Path, rows_of_second: tuple[int, int], believed: bool
+) -> None:
+    first, second = one_hot((0, 8, 1.0), (10, 12, 1.0)), one_hot((*rows_of_second, 1.0), (10, 12, 1.0))
+    overlap, sizes = 8 - rows_of_second[0], 8 + rows_of_second[1] - rows_of_second[0]
+    assert (2 * overlap / sizes >= AGREEMENT) == believed
+    save_pseudo_labels(first, tmp_path / "x", LABELS, second=second)
+    confidence = blosc2.open(str(tmp_path / "x.b2nd"))[:]
+    assert rows(confidence) == [255 * believed] * 8 + [255] * 4
 
 
 def test_regions(tmp_path: Path) -> None:
@@ -146,8 +194,9 @@ def test_outside_the_body_labels_are_minus_one_as_nnunets_own(tmp_path: Path) ->
     image[0, :, 3:5] = 0  # the other channel shows something
     blosc2.asarray(image, urlpath=str(tmp_path / "masked.b2nd"))
     images = {"x": tmp_path / "masked"}
-    masked = PseudoLabelledCases(images, tmp_path, [1, 2], cases.labels, masks_background=True)
+    least = dict.fromkeys([1, 2], FEWEST_VOXELS)
+    masked = PseudoLabelledCases(images, tmp_path, least, cases.labels, masks_background=True)
     assert rows(masked.load_case("x")[1][:]) == [-1] * 3 + [1] * 3 + [2] * 6
     assert rows(masked.load_case("x")[1][:, :, 2:4]) == [-1, 1]
-    unmasked = PseudoLabelledCases(images, tmp_path, [1, 2], cases.labels)
+    unmasked = PseudoLabelledCases(images, tmp_path, least, cases.labels)
     assert rows(unmasked.load_case("x")[1][:]) == [1] * 6 + [2] * 6

@@ -82,6 +82,27 @@ def test_halves_swap_boxes_of_image_and_target(trainer: nnUNetTrainer) -> None:
         torch.testing.assert_close(before[:half] + before[half:], after[:half] + after[half:])
 
 
+def test_patches_know_which_objects_their_case_lacks(trainer: nnUNetTrainer) -> None:
+    class Incomplete:
+        """Cases in which labels 2 and 3 were not found."""
+
+        def __init__(self, dataset: Cases) -> None:
+            self.dataset, self.identifiers, self.load_case = dataset, dataset.identifiers, dataset.load_case
+            self.missing = dict.fromkeys(self.identifiers, [2, 3])
+
+    labelled, other = trainer.get_tr_and_val_datasets()
+    half = trainer.batch_size // 2
+    expected = torch.zeros(trainer.batch_size, 9, dtype=torch.bool)
+    expected[half:, 2:4] = True
+    alone = TrainingBatches(trainer, [labelled, Incomplete(other)], seed=1, copy_paste=False)[0]
+    assert torch.equal(alone["missing"], expected)
+    pasted = TrainingBatches(trainer, [labelled, Incomplete(other)], seed=1, copy_paste=True)[0]
+    swapped = (alone["image"] != pasted["image"]).flatten(1).any(1)
+    assert torch.equal(swapped[:half], swapped[half:])
+    expected[:half] = expected[half:] & swapped[:half, None]
+    assert torch.equal(pasted["missing"], expected)
+
+
 def test_the_plain_view_has_the_geometry_of_the_augmented_one(trainer: nnUNetTrainer) -> None:
     labelled, _ = trainer.get_tr_and_val_datasets()
     alone = TrainingBatches(trainer, [labelled], seed=1, copy_paste=False)

@@ -76,17 +76,14 @@ def test_most_organs_prefers_many_labels_then_many_voxels() -> None:
     assert most_organs(segmentation) == 2
 
 
-def make_fold(folder: Path, epochs: int, pretraining: tuple[int, int] | None = None) -> Path:
+def make_fold(folder: Path, epochs: int, pretraining: int = 0) -> Path:
     """The files of a finished training: debug.json, checkpoint_final.pth and the log of pretraining."""
     folder.mkdir()
     debug = {"num_epochs": str(epochs), "num_iterations_per_epoch": "50"}
     if pretraining:
-        debug |= {
-            "num_pretraining_epochs": str(pretraining[0]),
-            "num_pretraining_iterations_per_epoch": str(pretraining[1]),
-        }
+        debug["epochs"] = str({"pretraining": pretraining, "training": epochs})
         records = [{"epoch": 0, "held_out_loss": 4.0}]
-        records += [{"epoch": e, "loss": 4 - e, "held_out_loss": 4.1 - e} for e in range(1, pretraining[0] + 1)]
+        records += [{"epoch": e, "loss": 4 - e, "held_out_loss": 4.1 - e} for e in range(1, pretraining + 1)]
         (folder / "pretraining_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (folder / "debug.json").write_text(json.dumps(debug))
     losses = [np.float32(1 / (1 + e)) for e in range(epochs)]
@@ -97,15 +94,15 @@ def make_fold(folder: Path, epochs: int, pretraining: tuple[int, int] | None = N
 
 def test_steps_count_pretraining_and_training(tmp_path: Path) -> None:
     stock = read_steps(make_fold(tmp_path / "stock", 7))
-    pretrained = read_steps(make_fold(tmp_path / "pretrained", 6, (2, 25)))
+    pretrained = read_steps(make_fold(tmp_path / "pretrained", 5, 2))
     assert (stock.pretraining, stock.total) == (0, 350)
-    assert (pretrained.pretraining, pretrained.total) == (50, 350)
+    assert (pretrained.pretraining, pretrained.total) == (100, 350)
     with pytest.raises(InputError, match=r"debug\.json, .*does not exist\. Train this fold"):
         read_steps(tmp_path)
 
 
 def test_loss_curves(tmp_path: Path) -> None:
-    folds = {"nnU-Net": make_fold(tmp_path / "stock", 4), "SemCL": make_fold(tmp_path / "pretrained", 3, (2, 25))}
+    folds = {"nnU-Net": make_fold(tmp_path / "stock", 4), "SemCL": make_fold(tmp_path / "pretrained", 3, 1)}
     both, stock = tmp_path / "both.png", tmp_path / "stock.png"
     draw_loss_curves(folds, LOG_NAME, both)
     draw_loss_curves({"nnU-Net": folds["nnU-Net"]}, LOG_NAME, stock)

@@ -143,7 +143,7 @@ def test_plans_that_changed_after_pretraining(
 ) -> None:
     def pretrain(resume: bool) -> None:
         trainer = make_trainer(resume=resume)
-        trainer.num_pretraining_epochs = 1
+        trainer.num_epochs = 2
         trainer.initialize()
         trainer.pretrain()
 

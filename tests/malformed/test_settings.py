@@ -33,9 +33,9 @@ def plan(**section: object) -> ConfigurationManager:
     ("method", "section", "words"),
     [
         # not an object
-        ("semcl", [1], (": a list is not an object of settings. Valid keys: learning_rate",)),
+        ("semcl", [1], (": a list is not an object of settings. Valid keys: shares",)),
         ("semcl", None, (": null is not an object of settings", "Valid keys")),
-        ("ideal", "level", (": a text is not an object of settings. Valid keys: learning_rate",)),
+        ("ideal", "level", (": a text is not an object of settings. Valid keys: shares",)),
         # keys
         ("semcl", {"temprature": 0.1}, (': unknown key "temprature". Valid keys: ', "temperature")),
         ("semcl", {"Temperature": 0.1}, (': unknown key "Temperature"',)),
@@ -43,6 +43,26 @@ def plan(**section: object) -> ConfigurationManager:
         ("semcl", {"": 1}, (': unknown key ""',)),
         ("ideal", {"levels": 1}, (': unknown key "levels"', "level")),
         ("ideal", {"query_size": [64, 64]}, (': unknown key "query_size"',)),
+        # no effect
+        ("semcl", {"query_size": [64, 80]}, (', query_size: it has no effect with {"objective": "memory"}', '"object" or')),
+        ("semcl", {"objective": "voxel", "memory": 9}, (', memory: it has no effect with {"objective": "voxel"}',)),
+        ("semcl", {"segmentation": False, "refine": True}, (', refine: it has no effect with {"segmentation": false}',)),
+        (
+            "semcl",
+            {"segmentation": False, "sure": 0.5},
+            (', sure: it has no effect with {"objective": "memory", "segmentation": false}',),
+        ),
+        (
+            "semcl",
+            {"segmentation": False, "objective": "object", "copy_paste": True},
+            (', copy_paste: it has no effect with {"objective": "object", "segmentation": false}', "set one of them"),
+        ),
+        # shares
+        ("semcl", {"shares": {"pretraining": 0.5}}, (", shares: {'pretraining': 0.5} is not an object", '"coarse"')),
+        ("semcl", {"shares": {"coarse": 0.5, "pretraining": 0.5}}, ("together less than 1",)),
+        ("semcl", {"shares": {"coarse": -0.1, "pretraining": 0.5}}, ("numbers from 0 on",)),
+        ("semcl", {"shares": 0.5}, (", shares: 0.5 is not an object",)),
+        ("ideal", {"shares": {"coarse": 0.1, "pretraining": 0.1}}, ('such as {"pretraining": 0.2}',)),
         # numbers
         ("semcl", {"temperature": 0}, (", temperature: 0 is not a number from 0.001 to 1000", "remove the key")),
         ("semcl", {"temperature": "0.1"}, (", temperature: '0.1' is not ",)),

@@ -6,6 +6,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 
+from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 
 
@@ -18,9 +19,13 @@ def test_it_learns_with_nnunets_loss_and_deep_supervision() -> None:
     )  # fmt: skip
     keys = list(network.state_dict())
     loss = DC_and_CE_loss({"batch_dice": True, "do_bg": False, "smooth": 1e-5, "ddp": False}, {})
-    task = SupervisedTask(network, DeepSupervisionWrapper(loss, (2 / 3, 1 / 3)))
+    task = SupervisedTask(network, MarginalLoss(DeepSupervisionWrapper(loss, (2 / 3, 1 / 3)), None))
     labels = torch.randint(0, 3, (4, 1, 16, 16), dtype=torch.int16)
-    batch = {"image": torch.randn(4, 1, 16, 16) + labels, "target": [labels, labels[:, :, ::2, ::2]]}
+    batch = {
+        "image": torch.randn(4, 1, 16, 16) + labels,
+        "target": [labels, labels[:, :, ::2, ::2]],
+        "missing": torch.zeros(4, 3, dtype=torch.bool),
+    }
     output = network(batch["image"])
     expected = 2 / 3 * loss(output[0], batch["target"][0]) + 1 / 3 * loss(output[1], batch["target"][1])
     torch.testing.assert_close(task(batch)["loss"], expected)

@@ -1,6 +1,8 @@
 """The tests' nnUNet_extTrainer: trainers that finish within seconds."""
 
+from nnunet_semcl.methods.ideal.settings import IDEALSettings
 from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
+from nnunet_semcl.methods.semcl.settings import SemCLSettings
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining import phase
 from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
@@ -17,23 +19,26 @@ class nnUNetTrainerShort(ClassAttributeTrainer):
 
 
 class SemCLTrainerShort(SemCLTrainer, nnUNetTrainerShort):
-    """SemCL with epochs of three steps."""
+    """Epochs of three steps: 1 of coarse training if cases are unlabelled, 2 of pretraining, the rest of training."""
 
-    num_coarse_epochs, num_pretraining_epochs = 1, 2
-    num_pretraining_iterations_per_epoch = 3
+    num_epochs = 4
     seed = 7
+
+    def epoch_shares(self, settings: SemCLSettings) -> tuple[dict[str, float], str]:
+        return {"coarse": 0.25 * bool(self.unlabelled_images()), "pretraining": 0.5}, "a test"
 
 
 class SemCLTrainerManyEpochs(SemCLTrainerShort):
     """Pretraining that is long enough to be killed."""
 
-    num_pretraining_epochs = 8
-    num_pretraining_iterations_per_epoch = 4
+    num_epochs, num_iterations_per_epoch = 16, 4
 
 
 class IDEALTrainerShort(IDEALTrainer, nnUNetTrainerShort):
-    """IDEAL with epochs of three steps."""
+    """Two epochs of three steps in each phase."""
 
-    num_pretraining_epochs, num_epochs = 2, 2
-    num_pretraining_iterations_per_epoch = 3
+    num_epochs = 4
     seed = 7
+
+    def epoch_shares(self, settings: IDEALSettings) -> tuple[dict[str, float], str]:
+        return {"pretraining": 0.5}, "a test"

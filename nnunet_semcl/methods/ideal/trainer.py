@@ -58,7 +58,7 @@ class IDEALTrainer(PretrainingTrainer):
                 "No pretraining: in a cascade the network's input also has the previous stage's masks"
             )
             return
-        if not self.num_pretraining_epochs:
+        if not self.epochs["pretraining"]:
             return
         settings = self.pretraining_settings()
         names = ("level", "embedding_dim", "temperature", "radius", "momentum")
@@ -66,7 +66,7 @@ class IDEALTrainer(PretrainingTrainer):
         batches = self._location_batches(self.training_images())
         held_out = self.held_out_images()
         held_out_batches = self._location_batches(held_out) if held_out else None
-        yield self.build_phase("pretraining", task, batches, held_out_batches, self.num_pretraining_epochs)
+        yield self.build_phase("pretraining", task, batches, held_out_batches, self.epochs["pretraining"])
 
     def _location_batches(self, images: dict[str, Path]) -> LocationBatches:
         settings = self.pretraining_settings()

@@ -6,31 +6,33 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoM
     nnUNetTrainerNoMirroring,
 )
 
+from nnunet_semcl.methods.ideal.settings import IDEALSettings
 from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
 
 
 class IDEALTrainer_5epochs(IDEALTrainer):
-    """5 epochs, after 2 of pretraining."""
+    """5 epochs in all."""
 
-    num_pretraining_epochs, num_epochs = 2, 5
+    num_epochs = 5
 
 
 class IDEALTrainer_100epochs(IDEALTrainer):
-    """100 epochs, after 10 of pretraining."""
+    """100 epochs in all."""
 
-    num_pretraining_epochs, num_epochs = 10, 100
+    num_epochs = 100
 
 
 class IDEALTrainer_250epochs(IDEALTrainer):
-    """250 epochs, after 25 of pretraining."""
+    """250 epochs in all."""
 
-    num_pretraining_epochs, num_epochs = 25, 250
+    num_epochs = 250
 
 
 class IDEALTrainer_noPretraining(IDEALTrainer):
     """No dense contrast, only training with two decoders."""
 
-    num_pretraining_epochs = 0
+    def epoch_shares(self, settings: IDEALSettings) -> tuple[dict[str, float], str]:
+        return {"pretraining": 0.0}, "a variant without pretraining"
 
 
 class IDEALTrainer_noConsistency(IDEALTrainer):

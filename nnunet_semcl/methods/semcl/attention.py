@@ -53,7 +53,7 @@ class Attention:
         image = crop_and_pad_nd(image, box, 0).astype(np.float32, copy=False)
         labels = crop_and_pad_nd(segmentation, box, UNKNOWN).astype(np.int16)
         if self.ignore_label is not None:
-            labels[labels == self.ignore_label] = UNKNOWN
+            labels[labels >= self.ignore_label] = UNKNOWN  # also what may be an object that was not found
         if previous is None:
             return image, labels
         return image, np.concatenate((labels, crop_and_pad_nd(previous, box, 0).astype(np.int16)[None]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -104,19 +105,33 @@ def predict_pseudo_labels(
     own_share = list(images.items())[rank() :: world_size()]
     for case, image in tqdm(own_share, "Masks of unlabelled cases", disable=True if rank() else None):
         if not (folder / f"{case}.b2nd").is_file():
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(open_case(image)[:])).float().cpu()
+            voxels = torch.from_numpy(open_case(image)[:])
             shape = open_case(own_images[case]).shape[1:]
-            if logits.shape[1:] != shape:
-                logits = predictor.configuration_manager.resampling_fn_probabilities(
-                    logits,
-                    shape,
-                    _spacing(predictor.plans_manager, predictor.configuration_manager),
-                    _spacing(trainer.plans_manager, trainer.configuration_manager),
-                )
-            probabilities = predictor.label_manager.apply_inference_nonlin(logits).numpy()
-            save_pseudo_labels(probabilities, folder / case, predictor.label_manager, single_component)
+            probabilities = _predict(predictor, voxels, shape, trainer)
+            second = None
+            if predictor.allowed_mirroring_axes:
+                # Where mirrored images are seen otherwise, the model knows little.
+                predictor.use_mirroring = False
+                second = _predict(predictor, voxels, shape, trainer)
+                predictor.use_mirroring = True
+            save_pseudo_labels(probabilities, folder / case, predictor.label_manager, single_component, second)
     decoder.deep_supervision = deep_supervision
     barrier()
+
+
+def _predict(
+    predictor: nnUNetPredictor, image: torch.Tensor, shape: tuple[int, ...], trainer: PretrainingTrainer
+) -> np.ndarray:
+    """Returns the probabilities (heads, *shape) of an image (C, X, Y, Z), on the trainer's own grid."""
+    logits = predictor.predict_sliding_window_return_logits(image).float().cpu()
+    if logits.shape[1:] != shape:
+        logits = predictor.configuration_manager.resampling_fn_probabilities(
+            logits,
+            shape,
+            _spacing(predictor.plans_manager, predictor.configuration_manager),
+            _spacing(trainer.plans_manager, trainer.configuration_manager),
+        )
+    return predictor.label_manager.apply_inference_nonlin(logits).numpy()
 
 
 def _predictor(device: torch.device) -> nnUNetPredictor:

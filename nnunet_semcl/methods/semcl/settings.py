@@ -11,12 +11,17 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.pretraining.settings import Derived, MethodSettings, setting
-from nnunet_semcl.rules import COUNT, SWITCH, TEMPERATURE, Rule, is_whole, one_of, whole
+from nnunet_semcl.rules import COUNT, SHARE, SWITCH, TEMPERATURE, Rule, is_whole, one_of, whole
 
 WANTED_QUERIES = 8
-OBJECTIVES = ("object", "voxel", "both")
+OBJECTIVES = ("memory", "voxel", "object", "both")
 LARGEST_QUERY = 4  # times the plan's patch along each axis; larger queries fit into no GPU's memory
 FEWEST_QUERIES = 4  # two objects with two queries each
+# What these settings belong to: with another objective they are refused.
+QUERIES = [{"objective": ("object", "both")}]
+VOXELS = [{"objective": ("memory", "voxel", "both")}]
+MEMORY = [{"objective": ("memory",)}]
+SEGMENTATION = [{"segmentation": (True,)}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,33 +31,50 @@ class SemCLSettings(MethodSettings, section="semcl"):
     Attributes:
         query_size: edge lengths of a query patch in voxels.
         queries_per_batch: number of queries in a batch; two views are drawn of each.
-        objective: what is contrasted: "object", "voxel" or "both".
+        objective: what is contrasted: "memory" (voxels under masks with a memory of objects), "voxel" (voxels of a batch
+            with each other), "object" (the paper's), or "both" of the last two.
         segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
             again; needs `segmentation`.
+        contrast_weight: weight of the contrast beside nnU-Net's loss.
         voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries.
         embedding_dim: length of an embedding vector.
-        temperature: temperature of the supervised contrastive loss.
+        temperature: temperature of the contrastive loss.
+        memory: number of embeddings of each part of an object in the memory.
+        sure: probability of the mask's class from which on a voxel is sure enough, and no longer contrasted.
         coarse_model: folder of a finished nnU-Net model of the same data set and fold, in any configuration, that
             predicts the masks of unlabelled cases; with None the trainer first trains a coarse model itself.
     """
 
-    query_size: tuple[int, ...] = setting(None)
-    queries_per_batch: int = setting(whole(FEWEST_QUERIES, " (two objects with two queries each)"))
+    phases = ("coarse", "pretraining")
+
+    query_size: tuple[int, ...] = setting(None, needs=QUERIES)
+    queries_per_batch: int = setting(whole(FEWEST_QUERIES, " (two objects with two queries each)"), needs=QUERIES)
     objective: str = setting(
-        one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, with no more memory than training"
+        one_of(OBJECTIVES), "memory", "pretrains encoder and decoder, with no more memory than training"
     )
     segmentation: bool = setting(SWITCH, True, "the last layers learn too")
     copy_paste: bool = setting(
-        SWITCH, True, "the network transfers what it learns from labelled cases to unlabelled ones"
+        SWITCH,
+        True,
+        "the network transfers what it learns from labelled cases to unlabelled ones",
+        [*VOXELS, *SEGMENTATION],
     )
     refine: bool = setting(
-        SWITCH, True, "its masks are better than the coarse model's: Dice .76 instead of .71 on Hippocampus"
+        SWITCH,
+        True,
+        "its masks are better than the coarse model's: Dice .76 instead of .71 on Hippocampus",
+        SEGMENTATION,
     )
-    voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network")
+    contrast_weight: float = setting(
+        SHARE, 0.3, "nnU-Net's loss ranges from -1 to about 1, the contrast is near the logarithm of a number", SEGMENTATION
+    )
+    voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network", VOXELS)
     embedding_dim: int = setting(COUNT, 256, "as in the paper")
     temperature: float = setting(TEMPERATURE, 0.3, "as in the authors' code; separates objects sooner than 0.1")
+    memory: int = setting(COUNT, 64, "of the last steps, in which the network changes little", MEMORY)
+    sure: float = setting(SHARE, 0.75, "as in SPCL (ICASSP 2026)", [MEMORY[0] | SEGMENTATION[0]])
     coarse_model: str | None = setting(
         Rule("the folder of a model, or null", lambda value: value is None or isinstance(value, str)),
         None,

@@ -16,25 +16,33 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from nnunet_semcl.data.components import single_component_objects
-from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases
+from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, least_voxels, maybe_background
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.evaluation.mask_picture import draw_masks
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object, has_image
+from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
 from nnunet_semcl.methods.semcl.image_labels import read_image_labels
+from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
+from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
 from nnunet_semcl.methods.semcl.query_batches import QueryBatches
 from nnunet_semcl.methods.semcl.query_views import QueryViews
 from nnunet_semcl.methods.semcl.settings import SemCLSettings
 from nnunet_semcl.methods.semcl.task import SemCLTask
-from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches
+from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches, possible_classes
+from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
+# Shares of the epochs that were measured, see docs/results.md; between them a fold gets a mean.
+FEW_LABELS = {"coarse": 0.25, "pretraining": 0.7}  # where at least the share FEW of the cases is unlabelled
+ALL_LABELS = {"coarse": 0.0, "pretraining": 0.1}
+FEW = 0.75
 COARSE_MASKS, REFINED_MASKS = "coarse_masks", "refined_masks"
 
 
@@ -46,7 +54,6 @@ class SemCLTrainer(PretrainingTrainer):
 
     Attributes:
         use_attention: whether the encoder sees an object's mask in addition to the image.
-        num_coarse_epochs: epochs of the coarse training.
     """
 
     Settings = SemCLSettings
@@ -54,14 +61,25 @@ class SemCLTrainer(PretrainingTrainer):
     label_manager: LabelManager
     phase_names = ("coarse", "pretraining", "refinement")
     use_attention = True
-    num_coarse_epochs = 20
 
     def check_input(self) -> None:
         super().check_input()
+        objective = self.pretraining_settings()["objective"]
+        if not self.use_attention and objective not in ("object", "both"):
+            raise InputError(
+                f'{type(self).__name__}: use_attention = False has no effect with "objective": "{objective}"',
+                'Remove it, or set "objective" to "object" or "both".',
+            )
         self._image_labels()
         if self.is_cascaded:
             self._check_previous_stage()
         coarse_model = self.pretraining_settings()["coarse_model"]
+        if coarse_model is None and self.unlabelled_images() and self.epochs["pretraining"] and not self.epochs["coarse"]:
+            raise InputError(
+                f'"semcl" of configuration {self.configuration_name}, shares: no epoch is left for the coarse training, '
+                "but masks of unlabelled cases need a coarse model",
+                'Raise "coarse", or set coarse_model.',
+            )
         if coarse_model is not None and self.unlabelled_images():
             self.find_unlabelled_images(named_model(Path(coarse_model), self).configuration_manager)
 
@@ -73,6 +91,17 @@ class SemCLTrainer(PretrainingTrainer):
     def pretraining_settings(self) -> dict[str, Any]:
         return {**super().pretraining_settings(), "use_attention": self.use_attention}
 
+    def epoch_shares(self, settings: SemCLSettings) -> tuple[dict[str, float], str]:
+        unlabelled = len(self.unlabelled_images())
+        cases = len(self.do_split()[0]) + unlabelled
+        few = min(1, unlabelled / cases / FEW)  # from 0, all labels, to 1, few labels
+        shares = {phase: round(few * FEW_LABELS[phase] + (1 - few) * ALL_LABELS[phase], 3) for phase in FEW_LABELS}
+        reason = f"{unlabelled} of {cases} training cases are unlabelled"
+        if settings.coarse_model is not None:
+            shares = {"coarse": 0.0, "pretraining": shares["coarse"] + shares["pretraining"]}
+            reason += ", and the coarse model is given"
+        return shares, reason
+
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()
         unlabelled = self.unlabelled_images()
@@ -80,19 +109,21 @@ class SemCLTrainer(PretrainingTrainer):
         objects = objects_to_contrast(labelled, self._objects())
         seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
         held_out = validation if not seen and Attention(validation, objects).centres else None
-        epochs = self.num_pretraining_epochs
+        epochs = self.epochs["pretraining"]
+        if not epochs:
+            return
         if not unlabelled:
             yield self._contrast_phase("pretraining", [labelled], held_out, objects, epochs)
             return
         if settings["coarse_model"] is None:
-            yield self._supervised_phase("coarse", [labelled], held_out, self.num_coarse_epochs)
+            yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
         foreground = tuple(int(label) for label in self.label_manager.foreground_labels)  # nnU-Net has numpy integers
         single_component = single_component_objects(labelled, [foreground, *self._objects()])
         names = ", ".join(map(str, single_component)) or "none"
         self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
-        foreground_objects = [obj for obj in objects if obj != BACKGROUND]
-        named = (unlabelled, foreground_objects, single_component)
+        least = least_voxels(labelled, [obj for obj in objects if obj != BACKGROUND])
+        named = (unlabelled, least, single_component)
         cases = [labelled, *self._pseudo_labelled(self._coarse_model(), *named, COARSE_MASKS)]
         yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
         if refinement:
@@ -102,24 +133,40 @@ class SemCLTrainer(PretrainingTrainer):
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
     ) -> PretrainingPhase:
-        settings = self.pretraining_settings()
-        task = SemCLTask(
-            self.planned_network,
-            settings["objective"],
-            settings["embedding_dim"],
-            settings["temperature"],
-            self._loss_with_ignore_label() if settings["segmentation"] else None,
-            self.use_attention,
-        )
+        task = self._contrast_task()
         batches = self._contrast_batches(name, cases, objects)
         held_out_batches = self._contrast_batches(name, [held_out], objects) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
+
+    def _contrast_task(self) -> SemCLTask:
+        settings = self.pretraining_settings()
+        objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
+        network = self.planned_network
+        channels = network.get_submodule("decoder").seg_layers[-1].in_channels
+        voxels: VoxelContrast | MemoryContrast | None = None
+        if objective == "memory":
+            voxels = MemoryContrast(
+                channels,
+                possible_classes(self.label_manager),
+                dim,
+                temperature,
+                settings["memory"],
+                settings["sure"] if settings["segmentation"] else 1.0,
+                self.label_manager.has_regions,
+            )
+        elif objective in ("voxel", "both"):
+            voxels = VoxelContrast(channels, dim, temperature)
+        objects = None
+        if objective in ("object", "both"):
+            objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, self.use_attention)
+        loss = self._loss_of_pseudo_labels() if settings["segmentation"] else None
+        return SemCLTask(network, voxels, objects, settings["contrast_weight"], loss)
 
     def _supervised_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
     ) -> PretrainingPhase:
         """Builds a phase with nnU-Net's own loss and batches, but the optimiser of the pretraining phases."""
-        task = SupervisedTask(self.planned_network, self._loss_with_ignore_label())
+        task = SupervisedTask(self.planned_network, self._loss_of_pseudo_labels())
         batches = self._patches(name, cases, copy_paste)
         held_out_batches = self._patches(name, [held_out], copy_paste) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
@@ -127,8 +174,7 @@ class SemCLTrainer(PretrainingTrainer):
     def _patches(self, phase: str, cases: list[Cases], copy_paste: bool) -> TrainingBatches:
         if copy_paste and self.batch_size < 2:
             self.print_to_log_file("WARNING: no copy-paste: it takes two patches, and each process has only one")
-        ignore_label = self._labels_with_ignore.ignore_label
-        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, ignore_label=ignore_label)
+        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, labels=self._labels_with_ignore)
 
     @cached_property
     def _labels_with_ignore(self) -> LabelManager:
@@ -140,13 +186,16 @@ class SemCLTrainer(PretrainingTrainer):
             {**labels.label_dict, "ignore": int(max(labels.all_labels)) + 1}, labels.regions_class_order
         )
 
-    def _loss_with_ignore_label(self) -> nn.Module:
-        """Returns nnU-Net's own loss for `_labels_with_ignore`."""
-        labels, self.label_manager = self.label_manager, self._labels_with_ignore
+    def _loss_of_pseudo_labels(self) -> MarginalLoss:
+        """Returns nnU-Net's own loss, for labels and for what pseudo-labels know."""
+        own, labels = self.label_manager, self._labels_with_ignore
+        self.label_manager = labels
         try:
-            return self._build_loss()
+            loss = self._build_loss()
         finally:
-            self.label_manager = labels
+            self.label_manager = own
+        maybe = maybe_background(labels) if labels.has_ignore_label else None
+        return MarginalLoss(loss, maybe, len(labels.foreground_regions) if labels.has_regions else 0)
 
     def _coarse_model(self) -> nnUNetPredictor:
         """Returns the model that the user names, or the trainer's network after the coarse training."""
@@ -157,7 +206,7 @@ class SemCLTrainer(PretrainingTrainer):
         self,
         model: nnUNetPredictor,
         unlabelled: dict[str, Path],
-        objects: list[Object],
+        least: dict[Object, int],
         single_component: list[Object],
         folder_name: str,
     ) -> list[Cases]:
@@ -165,15 +214,15 @@ class SemCLTrainer(PretrainingTrainer):
         images = self.find_unlabelled_images(model.configuration_manager)
         folder = Path(self.output_folder, folder_name)
         predict_pseudo_labels(model, images, unlabelled, self, folder, single_component)
-        cases = PseudoLabelledCases(unlabelled, folder, objects, self._labels_with_ignore, self.masks_background)
+        cases = PseudoLabelledCases(unlabelled, folder, least, self._labels_with_ignore, self.masks_background)
         for obj, count in cases.skipped.items():
             self.print_to_log_file(
-                f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions"
+                f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions (below {least[obj]})"
             )
+        incomplete = sum(map(bool, cases.missing.values()))
         self.print_to_log_file(
-            f"Pseudo-labels in {folder_name}: {cases.supervised_share:.0%} of voxels supervise. Background does not "
-            f"in {len(cases.identifiers) - len(cases.complete)} of {len(cases.identifiers)} cases, where objects are "
-            "missing."
+            f"Pseudo-labels in {folder_name}: {cases.supervised_share:.0%} of voxels supervise. In {incomplete} of "
+            f"{len(cases.identifiers)} cases objects are missing, and background may be one of them."
         )
         if not cases.identifiers:
             return []
@@ -207,7 +256,7 @@ class SemCLTrainer(PretrainingTrainer):
         patches = self._patches(phase, cases, settings["copy_paste"])
         voxels = VoxelBatches(patches, own_share(settings["voxels"], least=2), self._labels_with_ignore)
         needs_patches = settings["objective"] != "object" or settings["segmentation"]
-        needs_queries = settings["objective"] != "voxel"
+        needs_queries = settings["objective"] in ("object", "both")
         return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])
 
     def _check_previous_stage(self) -> None:

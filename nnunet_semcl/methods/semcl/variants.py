@@ -10,27 +10,21 @@ from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 
 
 class SemCLTrainer_5epochs(SemCLTrainer):
-    """5 epochs, after 1 of coarse training and 2 of pretraining."""
+    """5 epochs in all."""
 
-    num_coarse_epochs, num_pretraining_epochs, num_epochs = 1, 2, 5
+    num_epochs = 5
 
 
 class SemCLTrainer_100epochs(SemCLTrainer):
-    """100 epochs, after 5 of coarse training and 10 of pretraining."""
+    """100 epochs in all."""
 
-    num_coarse_epochs, num_pretraining_epochs, num_epochs = 5, 10, 100
+    num_epochs = 100
 
 
 class SemCLTrainer_250epochs(SemCLTrainer):
-    """250 epochs, after 10 of coarse training and 25 of pretraining."""
+    """250 epochs in all."""
 
-    num_coarse_epochs, num_pretraining_epochs, num_epochs = 10, 25, 250
-
-
-class SemCLTrainer_fewLabels(SemCLTrainer):
-    """250 coarse, 700 pretraining and 50 training epochs, as in benchmarks/label_efficiency.py."""
-
-    num_coarse_epochs, num_pretraining_epochs, num_epochs = 250, 700, 50
+    num_epochs = 250
 
 
 class SemCLTrainer_noUnlabelled(SemCLTrainer):

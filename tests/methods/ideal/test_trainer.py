@@ -94,7 +94,6 @@ def test_continuing_with_c_in_either_phase_gives_the_same_weights(
 
     interrupted = make_trainer("IDEALTrainerShort", fold=FOLD)
     if phase == "pretraining":
-        interrupted.num_pretraining_iterations_per_epoch = 3
         build = interrupted.build_phase
 
         def build_and_stop(*args: object) -> PretrainingPhase:
@@ -236,7 +235,7 @@ def test_hard_labels_of_regions(ignore: bool, channels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "pretraining"), [("5epochs", 5, 2), ("100epochs", 100, 10), ("noPretraining", 1000, 0)]
+    ("name", "epochs", "pretraining"), [("5epochs", 5, 1), ("100epochs", 100, 10), ("noPretraining", 1000, 0)]
 )
 def test_variants(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int, pretraining: int
@@ -246,7 +245,7 @@ def test_variants(
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
     trainer = make_trainer(f"IDEALTrainer_{name}")
     assert isinstance(trainer, getattr(ideal_variants, f"IDEALTrainer_{name}"))
-    assert (trainer.num_epochs, trainer.num_pretraining_epochs) == (epochs, pretraining)
+    assert trainer.epochs == {"pretraining": pretraining, "training": epochs - pretraining}
 
 
 def test_ablations_skip_one_phase(

@@ -5,7 +5,12 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunet_semcl.methods.semcl.task import CONTRAST_WEIGHT, SemCLTask, mask_second_views, separation
+from nnunet_semcl.losses.marginal import MarginalLoss
+from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
+from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast, mask_second_views
+from nnunet_semcl.methods.semcl.separation import separation
+from nnunet_semcl.methods.semcl.task import SemCLTask
+from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.networks.projection_head import attention_pool
 
 
@@ -27,6 +32,24 @@ def network() -> PlainConvUNet:
     )  # fmt: skip
 
 
+def semcl_task(
+    planned: PlainConvUNet,
+    objective: str,
+    temperature: float = 0.1,
+    loss: nn.Module | None = None,
+    use_attention: bool = True,
+) -> SemCLTask:
+    voxels: VoxelContrast | MemoryContrast | None = None
+    if objective == "memory":
+        voxels = MemoryContrast(4, torch.arange(3), 16, temperature, 8, 0.75, with_regions=False)
+    elif objective != "object":
+        voxels = VoxelContrast(4, 16, temperature)
+    objects = None
+    if objective in ("object", "both"):
+        objects = ObjectContrast(planned.encoder, 16, temperature, use_attention)
+    return SemCLTask(planned, voxels, objects, 0.3, MarginalLoss(loss, None) if loss else None)
+
+
 def batch() -> dict[str, torch.Tensor]:
     return {
         "image": torch.randn(8, 1, 16, 16),
@@ -37,10 +60,12 @@ def batch() -> dict[str, torch.Tensor]:
         "target": torch.randint(0, 3, (4, 1, 16, 16)),
         "voxel": VOXELS,
         "voxel_class": VOXELS // 512,
+        "at_boundary": VOXELS % 2 == 0,
+        "missing": torch.zeros(4, 3, dtype=torch.bool),
     }
 
 
-@pytest.mark.parametrize("objective", ["object", "voxel", "both"])
+@pytest.mark.parametrize("objective", ["memory", "object", "voxel", "both"])
 @pytest.mark.parametrize("use_attention", [True, False])
 @pytest.mark.parametrize("segmentation_loss", [None, FinestLevel()])
 def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
@@ -48,11 +73,13 @@ def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
 ) -> None:
     planned = network()
     before = {k: v.clone() for k, v in planned.state_dict().items()}
-    task = SemCLTask(planned, objective, 16, 0.1, segmentation_loss, use_attention)
+    task = semcl_task(planned, objective, 0.1, segmentation_loss, use_attention)
+    with torch.no_grad():
+        task(batch())  # fills the memory
     task(batch())["loss"].backward()
     assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
     stem = [p for name, p in task.named_parameters() if "side_stem" in name]
-    assert bool(stem) == (use_attention and objective != "voxel")
+    assert bool(stem) == (use_attention and objective in ("object", "both"))
     assert all(p.grad.any() for p in stem)
     reached = {name.split(".")[0] for name, p in planned.named_parameters() if p.grad is not None and p.grad.any()}
     alone = objective == "object" and segmentation_loss is None
@@ -66,7 +93,7 @@ def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
 
 
 def test_only_the_first_view_of_a_query_shows_its_mask() -> None:
-    task = SemCLTask(network(), "object", 16, 0.1).eval()
+    task = semcl_task(network(), "object").eval()
     b = batch()
     seen: list[torch.Tensor] = []
     task.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -77,32 +104,32 @@ def test_only_the_first_view_of_a_query_shows_its_mask() -> None:
     assert torch.equal(seen[0][:, :1], b["image"])
 
 
-@pytest.mark.parametrize("objective", ["voxel", "both"])
+@pytest.mark.parametrize("objective", ["memory", "voxel", "both"])
 def test_patches_show_no_mask(objective: str) -> None:
-    task = SemCLTask(network(), objective, 16, 0.1).eval()
+    task = semcl_task(network(), objective).eval()
     b = batch()
     seen: list[torch.Tensor] = []
     task.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     task(b)
     assert torch.equal(seen[-1][:, :1], b["patch"])
-    assert not seen[-1][:, 1:].any()
+    assert not seen[-1][:, 1:].any()  # the empty mask, if the encoder takes one
 
 
 def test_the_losses_equal_those_of_an_independent_library() -> None:
     losses = pytest.importorskip("pytorch_metric_learning.losses")
-    task = SemCLTask(network(), "both", 16, 0.2).eval()
+    task = semcl_task(network(), "both", 0.2).eval()
     b = batch()
     features = task.encoder(torch.cat((b["image"], mask_second_views(b["mask"])), dim=1))
     figures = task(b)
-    expected = losses.SupConLoss(0.2)(task.head(attention_pool(features, b["mask"])), b["object"])
+    expected = losses.SupConLoss(0.2)(task.objects.head(attention_pool(features, b["mask"])), b["object"])
     torch.testing.assert_close(figures["object_loss"], expected)
     without_mask = torch.cat((b["patch"], torch.zeros_like(b["patch"])), dim=1)
     planned = task.decoder
     logits = planned(task.encoder(without_mask))[0]
     decoded = task.last.features  # (4, 4, 16, 16)
     torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
-    embeddings = task.voxel_head(decoded, b["voxel"])
-    by_hand = torch.nn.Sequential.forward(task.voxel_head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
+    embeddings = task.voxels.head(decoded, b["voxel"])
+    by_hand = torch.nn.Sequential.forward(task.voxels.head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
     torch.testing.assert_close(embeddings, by_hand)
     torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(embeddings, b["voxel_class"]))
     torch.testing.assert_close(figures["loss"], figures["object_loss"] + figures["voxel_loss"])
@@ -110,16 +137,17 @@ def test_the_losses_equal_those_of_an_independent_library() -> None:
 
 def test_a_few_steps_separate_the_objects() -> None:
     torch.manual_seed(0)
-    task = SemCLTask(network(), "object", 16, 0.1)
+    task = semcl_task(network(), "object")
     b = batch()
     b["image"] *= 1 + 2 * b["object"].view(-1, 1, 1, 1)
     optimizer = torch.optim.AdamW(task.parameters(), 1e-2)
-    before = task(b)["separation"].item()
+    before = task.eval()(b)["separation"].item()
+    task.train()
     for _ in range(100):
         optimizer.zero_grad()
         task(b)["loss"].backward()
         optimizer.step()
-    assert before < 0.5 < task(b)["separation"].item()
+    assert before < 0.5 < task.eval()(b)["separation"].item()
 
 
 def test_separation_ignores_pairs_of_views_of_one_query() -> None:
@@ -132,13 +160,13 @@ def test_separation_ignores_pairs_of_views_of_one_query() -> None:
 
 def test_the_segmentation_loss_is_added_to_the_contrast() -> None:
     b, planned = batch(), network()
-    alone = SemCLTask(planned, "voxel", 16, 0.1)
-    both = SemCLTask(planned, "voxel", 16, 0.1, FinestLevel())
-    both.voxel_head = alone.voxel_head
+    alone = semcl_task(planned, "voxel")
+    both = semcl_task(planned, "voxel", loss=FinestLevel())
+    both.voxels = alone.voxels
     figures = both(b)
     segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
     torch.testing.assert_close(figures["segmentation_loss"], segmentation)
-    torch.testing.assert_close(figures["loss"], segmentation + CONTRAST_WEIGHT * alone(b)["loss"])
+    torch.testing.assert_close(figures["loss"], segmentation + 0.3 * alone(b)["loss"])
 
 
 def test_separation_equals_the_mean_over_all_pairs() -> None:
@@ -150,5 +178,7 @@ def test_separation_equals_the_mean_over_all_pairs() -> None:
     same, other = objects[:, None] == objects, queries[:, None] != queries
     expected = similarity[same & other].mean() - similarity[~same].mean()
     torch.testing.assert_close(separation(embeddings, objects, queries), expected)
+    each = similarity[same & ~torch.eye(40, dtype=torch.bool)].mean() - similarity[~same].mean()
+    torch.testing.assert_close(separation(embeddings, objects), each)
     alone = separation(embeddings[:2], objects[:2], queries[:2])
     assert alone.isnan()

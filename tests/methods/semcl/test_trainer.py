@@ -40,7 +40,7 @@ def test_the_network_is_nnunets_planned_one_and_has_changed(
     make_trainer: MakeTrainer, plans: str, configuration: str
 ) -> None:
     trainer = make_trainer(configuration=configuration, plans=plans)
-    trainer.num_pretraining_epochs = 1
+    trainer.num_epochs = 2
     trainer.initialize()
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
     trainer.pretrain()
@@ -194,7 +194,7 @@ def test_fewer_than_five_cases(make_trainer: MakeTrainer, folders: NNUNetFolders
     ):
         make_trainer().initialize()
     trainer = make_trainer(fold="all")
-    trainer.num_pretraining_epochs = 1
+    trainer.num_epochs = 2
     pretrained_weights(trainer)  # fold all works with a single case
 
 

@@ -14,7 +14,7 @@ from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_semcl.cli import main
-from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, save_pseudo_labels
+from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, maybe_background, save_pseudo_labels
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
@@ -198,14 +198,56 @@ def test_what_pseudo_labels_do_not_know_has_no_gradient(
         probabilities[1 - regions] = 1  # label 1, or the first region
         probabilities[:, ..., : shape[-1] // 2] = 0.5  # unsure of everything
         save_pseudo_labels(probabilities, tmp_path / case, trainer.label_manager)
-    objects = trainer._objects()[:1]
-    cases = PseudoLabelledCases(images, tmp_path, objects, trainer._labels_with_ignore)
-    assert cases.complete == set(images)
+    least = dict.fromkeys(trainer._objects()[:1], 1)
+    cases = PseudoLabelledCases(images, tmp_path, least, trainer._labels_with_ignore)
+    assert not any(cases.missing.values())
     batch = trainer._patches("pretraining", [cases], copy_paste=False)[0]
+    assert not batch["missing"].any()
     outputs = [torch.randn_like(output, requires_grad=True) for output in trainer.network(batch["image"])]
-    trainer._loss_with_ignore_label()(outputs, batch["target"]).backward()
+    trainer._loss_of_pseudo_labels()(outputs, batch["target"], batch["missing"]).backward()
     gradient, target = outputs[0].grad.abs().sum(1), batch["target"][0]
     ignored = target[:, -1].bool() if regions else target[:, 0] == trainer._labels_with_ignore.ignore_label
     assert 0.2 < ignored.float().mean() < 0.8
     assert not gradient[ignored].any()
     assert gradient[~ignored].all()
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_background_may_be_an_object_that_was_not_found(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, regions: bool
+) -> None:
+    """Where the mask says background, the loss falls as the network says background or the missing object."""
+    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0.9)
+    if regions:
+        file = budget.preprocessed / "dataset.json"
+        labels = {"background": 0, "body": list(range(1, 9)), "kidneys": [4, 5]}
+        described = json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 4]}
+        file.write_text(json.dumps(described))
+    trainer = make_trainer(fold=FOLD)
+    trainer.initialize()
+    images = trainer.unlabelled_images()
+    found, missing = trainer._objects()[:2]
+    for case, image in images.items():
+        shape = open_case(image).shape[1:]
+        probabilities = np.zeros((trainer.label_manager.num_segmentation_heads, *shape), np.float32)
+        if regions:
+            probabilities[0, ..., : shape[-1] // 2] = 1
+        else:
+            probabilities[1, ..., : shape[-1] // 2] = 1
+            probabilities[0, ..., shape[-1] // 2 :] = 1
+        save_pseudo_labels(probabilities, tmp_path / case, trainer.label_manager)
+    cases = PseudoLabelledCases(images, tmp_path, {found: 1, missing: 1}, trainer._labels_with_ignore)
+    assert all(of == [missing] for of in cases.missing.values())
+    batch = trainer._patches("pretraining", [cases], copy_paste=False)[0]
+    heads = [0, 1] if regions else [1, 2]  # of the two objects
+    assert batch["missing"].sum(0).nonzero().flatten().tolist() == [heads[1]]
+
+    loss = trainer._loss_of_pseudo_labels()
+    target = batch["target"][0]
+    maybe = target[:, 2].bool() if regions else target[:, 0] == maybe_background(trainer._labels_with_ignore)
+    assert 0.2 < maybe.float().mean() < 0.8
+    outputs = [torch.zeros_like(output, requires_grad=True) for output in trainer.network(batch["image"])]
+    loss(outputs, batch["target"], batch["missing"]).backward()
+    gradient = outputs[0].grad.movedim(1, -1)[maybe]
+    assert (gradient[:, heads[0]] > 0).all()  # the object that was found is not here
+    assert (gradient[:, heads[1]] <= 0).all()  # the missing one may be

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
+from pathlib import Path
 
 import pytest
 from conftest import MakeTrainer
@@ -8,24 +10,58 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_semcl.commands.doctor import trainer_classes
 from nnunet_semcl.methods.semcl import variants as semcl_variants
+from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs", "coarse", "pretraining"),
-    [("5epochs", 5, 1, 2), ("100epochs", 100, 5, 10), ("250epochs", 250, 10, 25), ("fewLabels", 50, 250, 700)],
-)
-def test_lengths(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int, coarse: int, pretraining: int
+@pytest.mark.parametrize(("name", "epochs"), [("_5epochs", 5), ("_100epochs", 100), ("_250epochs", 250), ("", 1000)])
+def test_epochs_are_those_of_all_phases(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int
 ) -> None:
     from nnunet_semcl.commands.path import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path(None))
-    trainer = make_trainer(f"SemCLTrainer_{name}")
-    assert (trainer.num_epochs, trainer.num_coarse_epochs) == (epochs, coarse)
-    assert trainer.num_pretraining_epochs == pretraining
-    assert trainer.num_iterations_per_epoch == trainer.num_pretraining_iterations_per_epoch == 250
-    assert f"SemCLTrainer_{name}__" in trainer.output_folder
+    trainer = make_trainer(f"SemCLTrainer{name}")
+    assert sum(trainer.epochs.values()) == epochs
+    trainer.initialize()
+    assert trainer.num_epochs == trainer.epochs["training"]
+    assert trainer.lr_scheduler.max_steps == trainer.num_epochs
+    assert f"SemCLTrainer{name}__" in trainer.output_folder
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "coarse_model", "epochs"),
+    [
+        (2, 12, None, (250, 700, 50)),
+        (4, 12, None, (250, 700, 50)),
+        (8, 8, None, (167, 500, 333)),
+        (8, 8, "a/model", (0, 667, 333)),
+        (14, 0, None, (0, 100, 900)),
+    ],
+)
+def test_the_fold_divides_the_epochs(
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    labelled: int,
+    unlabelled: int,
+    coarse_model: str | None,
+    epochs: tuple[int, int, int],
+) -> None:
+    trainer = make_trainer("SemCLTrainerShort")
+    trainer.num_epochs = 1000
+    monkeypatch.setattr(trainer, "epoch_shares", partial(SemCLTrainer.epoch_shares, trainer))
+    monkeypatch.setattr(trainer, "do_split", lambda: ([str(i) for i in range(labelled)], ["held out"]))
+    monkeypatch.setattr(trainer, "unlabelled_images", lambda: {str(i): Path() for i in range(unlabelled)})
+    trainer.configuration_manager.configuration["semcl"] = {"coarse_model": coarse_model}
+    assert trainer.epochs == dict(zip(("coarse", "pretraining", "training"), epochs, strict=True))
+    assert f"{unlabelled} of {labelled + unlabelled} training cases" in trainer.method_settings.reasons["shares"]
+
+
+def test_the_setting_shares_overrides_the_fold(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.num_epochs = 10
+    trainer.configuration_manager.configuration["semcl"] = {"shares": {"coarse": 0, "pretraining": 0.4}}
+    assert trainer.epochs == {"coarse": 0, "pretraining": 4, "training": 6}
 
 
 def test_no_mirroring_in_either_phase(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.files.cases import UNKNOWN
-from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches, at_boundary, sample_voxels, voxel_classes
+from nnunet_semcl.methods.semcl.voxel_batches import (
+    VoxelBatches,
+    at_boundary,
+    possible_classes,
+    sample_voxels,
+    voxel_classes,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -24,7 +30,8 @@ def test_equally_many_of_each_class_within_the_number_asked_for(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     segmentations = torch.randint(UNKNOWN, classes, shape, generator=generator, dtype=torch.int16)
-    voxel, voxel_class = sample_voxels(segmentations, number, np.random.default_rng(seed))
+    voxel, voxel_class, boundary = sample_voxels(segmentations, number, np.random.default_rng(seed))
+    assert torch.equal(boundary, at_boundary(segmentations).flatten()[voxel])
     assert voxel.dtype == voxel_class.dtype == torch.int64
     assert torch.equal(segmentations.flatten()[voxel].long(), voxel_class)
     assert len(voxel.unique()) == len(voxel)
@@ -43,13 +50,15 @@ def test_half_are_drawn_at_class_boundaries() -> None:
     boundary = at_boundary(segmentations)
     assert boundary[0, 31:33].all()
     assert boundary.sum() == 2 * 64
-    voxel, _ = sample_voxels(segmentations, 200, np.random.default_rng(0))
-    assert 100 <= boundary.flatten()[voxel].sum() <= 110  # 50 of each class, and a few by chance
+    voxel, _, at_edge = sample_voxels(segmentations, 200, np.random.default_rng(0))
+    assert torch.equal(at_edge, boundary.flatten()[voxel])
+    assert 100 <= at_edge.sum() <= 110  # 50 of each class, and a few by chance
 
 
 def test_unknown_voxels_are_not_drawn() -> None:
-    voxel, voxel_class = sample_voxels(torch.full((2, 4, 4), UNKNOWN), 10, np.random.default_rng(0))
-    assert len(voxel) == len(voxel_class) == 0
+    voxel, voxel_class, at_edge = sample_voxels(torch.full((2, 4, 4), UNKNOWN), 10, np.random.default_rng(0))
+    assert len(voxel) == len(voxel_class) == len(at_edge) == 0
+    assert at_edge.dtype == torch.bool
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (1, 6, 6, 6)])
@@ -66,8 +75,9 @@ class Patches:
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         generator = torch.Generator().manual_seed(number)
-        target = torch.randint(0, 4, (2, 1, 9, 9), generator=generator, dtype=torch.int16)
-        return {"image": target.float(), "target": [target, target[:, :, ::2, ::2]]}
+        target = torch.randint(0, 5, (2, 1, 9, 9), generator=generator, dtype=torch.int16)  # 4: maybe background
+        missing = torch.tensor([[False, False, True]] * 2)
+        return {"image": target.float(), "target": [target, target[:, :, ::2, ::2]], "missing": missing}
 
 
 def test_a_batch_has_patches_and_classes_of_annotated_voxels() -> None:
@@ -77,7 +87,8 @@ def test_a_batch_has_patches_and_classes_of_annotated_voxels() -> None:
     assert torch.equal(batch["patch"], patches["image"])
     assert all(torch.equal(a, b) for a, b in zip(batch["target"], patches["target"], strict=True))
     assert torch.equal(patches["target"][0].flatten()[batch["voxel"]].long(), batch["voxel_class"])
-    assert set(batch["voxel_class"].tolist()) == {0, 1, 2}  # without the ignore label
+    assert set(batch["voxel_class"].tolist()) == {0, 1, 2}  # neither the ignore label nor what may be background
+    assert torch.equal(batch["missing"], patches["missing"])
     assert torch.equal(batch["voxel"], batches[5]["voxel"])
     assert not torch.equal(batch["voxel"], batches[6]["voxel"])
 
@@ -92,12 +103,31 @@ def test_each_combination_of_regions_is_a_class(ignore: dict[str, int]) -> None:
     assert len({background, whole, core}) == 3
     assert background == 0
     assert last == (UNKNOWN if ignore else background)
+    assert possible_classes(labels).tolist() == sorted({background, whole, core})
+
+
+def test_background_that_may_be_a_missing_object_is_no_class() -> None:
+    maybe = torch.tensor([0.0, 0, 1, 0]).view(1, 4, 1, 1)  # whole, core, maybe background, ignored
+    assert voxel_classes(maybe, LabelManager(REGIONS | {"ignore": 3}, (1, 2))).item() == UNKNOWN
+
+
+def test_the_classes_of_labels_are_the_labels() -> None:
+    assert possible_classes(LabelManager(LABELS | {"ignore": 3}, None)).tolist() == [0, 1, 2]
+
+
+def test_sixteen_regions_and_more_are_classes_too() -> None:
+    """As bits of an int16 they would overflow and become background."""
+    labels = LabelManager({"background": 0, **{f"r{i}": tuple(range(i, 21)) for i in range(1, 21)}}, tuple(range(1, 21)))
+    target = torch.zeros(1, 20, 1, 2)
+    target[0, :, 0, 1] = 1
+    assert voxel_classes(target, labels).flatten().tolist() == [0, 2**20 - 1]
+    assert possible_classes(labels).tolist() == [0, *(2**i - 1 for i in range(1, 21))]
 
 
 def test_many_classes_and_few_voxels_still_make_pairs() -> None:
     """As a process of eight has with 100 classes: none of them may be left with a single voxel, or with none."""
     segmentations = torch.arange(100).repeat_interleave(16).view(1, 40, 40)
-    _, classes = sample_voxels(segmentations, 64, np.random.default_rng(0))
+    _, classes, _ = sample_voxels(segmentations, 64, np.random.default_rng(0))
     assert classes.unique(return_counts=True)[1].tolist() == [2] * 32
     drawn = [set(sample_voxels(segmentations, 64, np.random.default_rng(i))[1].tolist()) for i in range(40)]
     assert set.union(*drawn) == set(range(100))

@@ -1,0 +1,38 @@
+"""How the epochs of a training are divided among its phases."""
+
+from __future__ import annotations
+
+from nnunet_semcl.errors import InputError
+
+TRAINING = "training"
+
+
+def divide_epochs(total: int, shares: dict[str, float]) -> dict[str, int]:
+    """Returns the number of epochs of each phase, and of nnU-Net's training, which gets the rest.
+
+    A phase whose share is above zero gets at least one epoch, and so does training.
+
+    Args:
+        total: epochs of all phases together.
+        shares: phase -> its share of the epochs.
+
+    Raises:
+        InputError: there are fewer epochs than phases.
+
+    >>> divide_epochs(1000, {"coarse": 0.25, "pretraining": 0.7})
+    {'coarse': 250, 'pretraining': 700, 'training': 50}
+    >>> divide_epochs(5, {"coarse": 0.25, "pretraining": 0.7})
+    {'coarse': 1, 'pretraining': 3, 'training': 1}
+    """
+    phases = {name: share for name, share in shares.items() if share > 0}
+    if total < len(phases) + 1:
+        names = ", ".join([*phases, TRAINING])
+        raise InputError(
+            f"{total} epochs are too few for {names}",
+            f"Use at least {len(phases) + 1} epochs, or leave a phase out by the setting shares.",
+        )
+    epochs: dict[str, int] = {}
+    for i, (name, share) in enumerate(phases.items()):
+        later = len(phases) - i  # phases after this one, training included
+        epochs[name] = min(max(1, round(share * total)), total - sum(epochs.values()) - later)
+    return {name: epochs.get(name, 0) for name in shares} | {TRAINING: total - sum(epochs.values())}
