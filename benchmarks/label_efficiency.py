@@ -34,8 +34,8 @@ from paired_report import draw, mean_of, report
 
 HERE = Path(__file__).parent
 FOLDS = (1, 2, 3, 4)
-# 1: rows before 2026-11-26, on fold 0, whose Control has two one-cycles, with medpy's surface distances, steps divided by
-# the benchmark, voxel contrast, and pseudo-labels that all supervise.
+# 1: rows of version 0.1.0: on fold 0, a Control with two one-cycles, medpy's surface distances, steps divided by the
+# benchmark, contrast of voxels, and pseudo-labels that all supervise.
 PROTOCOL = 2
 COLD = "ColdTrainer"
 NO_PRETRAINING = (COLD, "AdamWOneCycle", "OnlineSelfTraining", "IDEAL_noPretraining")

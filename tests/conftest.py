@@ -19,6 +19,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from nnunet_semcl import plans
 from nnunet_semcl.cli import main
@@ -26,6 +27,9 @@ from nnunet_semcl.commands.phantom import write_phantom
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+settings.register_profile("a busy machine is no fault", deadline=None)
+settings.load_profile("a busy machine is no fault")
 
 DATASET_ID = 999
 TRAINERS = Path(__file__).parent / "trainers"

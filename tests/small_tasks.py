@@ -8,8 +8,8 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from torch import nn
 
 from nnunet_semcl.distributed import world_size
-from nnunet_semcl.methods.ideal.task import IDEALTask
 from nnunet_semcl.losses.marginal import MarginalLoss
+from nnunet_semcl.methods.ideal.task import IDEALTask
 from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
 from nnunet_semcl.methods.semcl.task import SemCLTask

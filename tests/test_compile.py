@@ -17,7 +17,7 @@ def test_the_same_loss_and_gradients_and_no_recompilation(name: str) -> None:
     compilations = []
     for step in range(6):
         batch = part_of_batch(name, slice(0, 8), slice(0, PATCHES))
-        for key in VARYING.get(name, ("voxel", "voxel_class")):
+        for key in VARYING.get(name, ("voxel", "voxel_class", "at_boundary")):
             batch[key] = batch[key][: len(batch[key]) - step]
         losses = plain(batch)["loss"], compiled(batch)["loss"]
         assert torch.equal(*losses)

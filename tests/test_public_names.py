@@ -12,7 +12,13 @@ from nnunet_semcl import errors, losses, networks
 from nnunet_semcl.evaluation import statistics
 
 PUBLIC = {
-    losses: {"BidirectionalConsistencyLoss", "DenseContrastiveLoss", "SupConLoss"},
+    losses: {
+        "BidirectionalConsistencyLoss",
+        "DenseContrastiveLoss",
+        "MarginalLoss",
+        "MemoryContrastLoss",
+        "SupConLoss",
+    },
     networks: {
         "AttentionConv",
         "DecoderFeatures",

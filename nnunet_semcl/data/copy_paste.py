@@ -15,7 +15,9 @@ EDGE = 2 / 3  # edge of a box, relative to the patch
 SHARE_OF_PAIRS = 0.5  # the other pairs stay unchanged, like all patches in nnU-Net's training
 
 
-def swap_boxes(levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE_OF_PAIRS) -> list[list[int]]:
+def swap_boxes(
+    levels: Sequence[torch.Tensor], rng: np.random.Generator, share: float = SHARE_OF_PAIRS
+) -> list[list[int]]:
     """Swaps a random box between the two patches of a pair, in place, and returns these pairs of patches.
 
     A pair is one patch of the batch's first half and one of the second half.

@@ -105,7 +105,7 @@ def least_voxels(cases: Cases, objects: Sequence[Object]) -> dict[Object, int]:
     for case in cases.identifiers:
         segmentation = cases.load_case(case)[1][:]
         for obj in objects:
-            sizes[obj].append(np.count_nonzero(np.isin(segmentation, labels_of(obj))))
+            sizes[obj].append(int(np.isin(segmentation, labels_of(obj)).sum()))
     present = {obj: [size for size in of if size] or [0] for obj, of in sizes.items()}
     return {obj: max(FEWEST_VOXELS, round(FEWEST_OF_SIZE * float(np.median(of)))) for obj, of in present.items()}
 
@@ -129,13 +129,14 @@ def save_pseudo_labels(
     """Saves a case's segmentation (1, X, Y, Z) int16 as `file`_seg.b2nd, then its confidence uint8 as `file`.b2nd.
 
     The confidence is the probability of a voxel's label, in steps of 1/255; with regions, of the least certain region.
-    It is 0 in an object of which a second prediction says something else: Dice below AGREEMENT.
+    It is 0 in an object on which a second prediction disagrees: Dice below AGREEMENT.
 
     Args:
         probabilities: (heads, X, Y, Z), from 0 to 1.
         file: path without extension.
         labels: nnU-Net's label manager.
-        single_component: objects that keep only their largest component; the other components become background.
+        single_component: objects that keep only their largest component; the others become background of confidence 0,
+            since the largest one may be the wrong one.
         second: the second prediction, as `probabilities`.
 
     Raises:
@@ -145,13 +146,13 @@ def save_pseudo_labels(
     segmentation = _hard_labels(soft, labels)
     confidence = np.maximum(soft, FULL - soft).min(0) if labels.has_regions else soft.max(0)
     cleaned = keep_largest_components(segmentation, single_component)
-    confidence[cleaned != segmentation] = FULL
+    confidence[cleaned != segmentation] = 0
     if second is not None:
         other = _hard_labels(np.rint(second * FULL).astype(np.uint8), labels)
         for obj in labels.foreground_regions if labels.has_regions else labels.foreground_labels:
             here, there = (np.isin(each, labels_of(obj)) for each in (segmentation, other))
             if 2 * np.count_nonzero(here & there) < AGREEMENT * (np.count_nonzero(here) + np.count_nonzero(there)):
-                confidence[here & (cleaned == segmentation)] = 0
+                confidence[here] = 0
     for array, target in ((cleaned, _segmentation_file(file)), (confidence, file)):
         with atomic_write(target.with_name(f"{target.name}.b2nd")) as temporary:
             temporary.unlink(missing_ok=True)  # blosc2 does not overwrite a file

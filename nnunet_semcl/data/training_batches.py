@@ -105,7 +105,6 @@ class TrainingBatches(Dataset):
             batch["image"], batch["plain"] = image.chunk(2, dim=1)
         return batch
 
-
     def _missing_heads(self, case: str) -> list[bool]:
         missing = self.missing.get(case, [])
         return [head in missing for head in self.heads]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ def atomic_write(file: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # torch and blosc2 raise RuntimeError on a full disk
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if "CUDA" in str(error):  # the GPU's error, met while its tensors are saved
+            raise
         raise InputError(
             f"cannot write {file}: {_reason(error, file.parent)}",
             "Free some space or correct the permissions, then run the same command again (a training: with --c).",
@@ -35,6 +38,4 @@ def _reason(error: OSError | RuntimeError, folder: Path) -> str:
     if isinstance(error, OSError) and error.errno != errno.ENOSPC:
         return error.strerror or str(error)
     text = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-    file_system = os.statvfs(folder)
-    free = file_system.f_bavail * file_system.f_frsize
-    return f"{text} ({free / 2**20:.0f} MB free)"
+    return f"{text} ({shutil.disk_usage(folder).free / 2**20:.0f} MB free)"

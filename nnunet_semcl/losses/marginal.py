@@ -38,7 +38,8 @@ class MarginalLoss(nn.Module):
     >>> import torch
     >>> from torch import nn
     >>> from nnunet_semcl.losses import MarginalLoss
-    >>> loss = MarginalLoss(lambda output, target: nn.functional.cross_entropy(output, target[:, 0]), maybe_background=4)
+    >>> cross_entropy = lambda output, target: nn.functional.cross_entropy(output, target[:, 0])
+    >>> loss = MarginalLoss(cross_entropy, maybe_background=4)
     >>> logits, target = torch.zeros(1, 3, 1, 1), torch.full((1, 1, 1, 1), 4)
     >>> loss(logits, target, torch.tensor([[False, False, True]]))  # of three equal classes two are possible: log(3/2)
     tensor(0.4055)
@@ -65,15 +66,15 @@ class MarginalLoss(nn.Module):
             unknown = maybe & missing.view(*missing.shape, *[1] * (logits.ndim - 2))
             known = torch.cat((target[:, : self.regions], target[:, self.regions + 1 :]), dim=1)
             return logits.masked_fill(unknown, IMPOSSIBLE), known
-        maybe = target == self.maybe_background
+        maybe = torch.eq(target, self.maybe_background)
         return _BackgroundOrMissing.apply(logits, maybe[:, 0], missing), target.masked_fill(maybe, 0)
 
 
 class _BackgroundOrMissing(torch.autograd.Function):
     """Adds the missing classes' probabilities to that of background, where `maybe` is true.
 
-    logits (B, K, X, Y[, Z]), maybe (B, X, Y[, Z]) bool, missing (B, K) bool -> as the logits. By autograd alone, masks of
-    all classes would make a loss several times as slow.
+    logits (B, K, X, Y[, Z]), maybe (B, X, Y[, Z]) bool, missing (B, K) bool -> as the logits. By autograd alone, with
+    masks of all classes, the loss would take twice as long.
     """
 
     @staticmethod

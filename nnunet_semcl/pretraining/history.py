@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def write_history(folder: Path, name: str, records: list[Record]) -> None:
     A key `held_out_x` is the figure x on cases that the phase does not train on.
     """
     with atomic_write(folder / f"{name}_log.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in records))
+        temporary.write_text("".join(json.dumps(_finite(r)) + "\n" for r in records))
     trained = [k for k in records[-1] if f"held_out_{k}" in records[-1]]
     names = trained or [k for k in records[-1] if k not in ("epoch", "learning_rate", "seconds")]
     figure = Figure(figsize=(9, 3 * len(names)), layout="constrained")
@@ -37,6 +38,11 @@ def write_history(folder: Path, name: str, records: list[Record]) -> None:
     axis.set_xlabel(f"epochs of {name} done")
     with atomic_write(folder / f"{name}.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def _finite(record: Record) -> dict[str, float | int | None]:
+    """JSON knows neither NaN nor infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in record.items()}
 
 
 def _curve(axis: Axes, records: Iterable[Record], name: str, label: str) -> None:

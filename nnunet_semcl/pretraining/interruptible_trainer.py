@@ -57,10 +57,8 @@ class InterruptibleTrainer(ClassAttributeTrainer):
             super().save_checkpoint(filename)  # writes nothing
             return
         # nnU-Net overwrites the file in place: a kill at that moment would destroy the only checkpoint.
-        with atomic_write(Path(filename)) as temporary:
+        with atomic_write(Path(filename)) as temporary, _saved_with({CHECKPOINT_KEY: additions}):
             super().save_checkpoint(str(temporary))
-            content = torch.load(temporary, map_location="cpu", weights_only=False)
-            torch.save({**content, CHECKPOINT_KEY: additions}, temporary)
 
     def checkpoint_additions(self) -> dict[str, Any]:
         """The state that --c needs in addition to nnU-Net's own."""
@@ -88,7 +86,7 @@ class InterruptibleTrainer(ClassAttributeTrainer):
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Locks the fold's folder, and on SIGTERM logs how to continue."""
-        lock = exclusive(Path(self.output_folder)) if self.local_rank == 0 else nullcontext()
+        lock = exclusive(Path(self.output_folder), self.print_to_log_file) if self.local_rank == 0 else nullcontext()
         with lock, on_sigterm(self._log_how_to_continue):
             yield
 
@@ -105,3 +103,18 @@ class InterruptibleTrainer(ClassAttributeTrainer):
             f"SIGTERM. The state after the last epoch is in {self.output_folder}: "
             "continue with the same command and --c"
         )
+
+
+@contextmanager
+def _saved_with(additions: dict[str, Any]) -> Iterator[None]:
+    """Adds entries to what torch.save writes: nnU-Net makes its checkpoint and writes it in one method."""
+    save = torch.save
+
+    def save_more(content: Any, *args: Any, **options: Any) -> None:
+        save({**content, **additions}, *args, **options)
+
+    torch.save = save_more  # type: ignore[assignment]  # with fewer names of arguments
+    try:
+        yield
+    finally:
+        torch.save = save

@@ -27,6 +27,7 @@ from nnunet_semcl.pretraining.task import PretrainingTask
 
 MAX_GRADIENT_NORM = 12  # as in nnU-Net
 HELD_OUT_BATCHES = 16
+MOST_OVERFLOWS = 20  # steps in a row; the scaler halves its scale at each, from 2**16
 
 
 def checkpoint_name(phase: str) -> str:
@@ -105,13 +106,7 @@ class PretrainingPhase:
         for epoch, batches in enumerate(self._batches_by_epoch(first), start=first + 1):
             started = time.time()
             learning_rate = float(self.schedule.get_last_lr()[0])
-            figures = self._train(batches, f"{self.name.capitalize()} epoch {epoch}/{self.epochs}")
-            if not math.isfinite(figures["loss"]):
-                raise RuntimeError(
-                    f"{self.name.capitalize()} epoch {epoch}: the loss is {figures['loss']}. The state after epoch "
-                    f"{epoch - 1} is kept in {self.checkpoint}. Lower learning_rate, or check the images for NaN "
-                    "and infinite values."
-                )
+            figures = self._train(batches, epoch)
             figures |= self._held_out_figures()
             self.records.append(
                 {"epoch": epoch, "learning_rate": learning_rate, "seconds": time.time() - started, **figures}
@@ -176,10 +171,12 @@ class PretrainingPhase:
             yield islice(loader, self.iterations_per_epoch)
         next(loader, None)  # reaching the end stops the workers before nnU-Net starts its own
 
-    def _train(self, batches: Iterator[dict[str, torch.Tensor]], title: str) -> dict[str, float]:
+    def _train(self, batches: Iterator[dict[str, torch.Tensor]], epoch: int) -> dict[str, float]:
         """Trains for one epoch and returns the means of the task's figures."""
         self.task.train()
         sums: dict[str, float] = defaultdict(float)
+        finite, not_finite = 0, 0
+        title = f"{self.name.capitalize()} epoch {epoch}/{self.epochs}"
         bar = tqdm(
             batches, title, self.iterations_per_epoch, leave=False, disable=rank() > 0 or not sys.stderr.isatty()
         )
@@ -192,10 +189,21 @@ class PretrainingPhase:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.schedule.step()
-            for name, figure in figures.items():
-                sums[name] += figure.item()
-            bar.set_postfix(loss=f"{figures['loss'].item():.3f}")
-        return _means(sums, self.iterations_per_epoch)
+            loss = figures["loss"].item()
+            bar.set_postfix(loss=f"{loss:.3f}")
+            if math.isfinite(loss):
+                finite, not_finite = finite + 1, 0
+                for name, figure in figures.items():
+                    sums[name] += figure.item()
+                continue
+            # In half precision a loss may overflow; the scaler then leaves out the step and tries a smaller scale.
+            not_finite += 1
+            if not self.scaler.is_enabled() or not_finite == MOST_OVERFLOWS:
+                raise RuntimeError(
+                    f"{title}: the loss is {loss}. The state after epoch {epoch - 1} is kept in {self.checkpoint}. "
+                    "Lower learning_rate, or check the images for NaN and infinite values."
+                )
+        return _means(sums, max(1, finite))
 
     @torch.no_grad()
     def _held_out_figures(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -64,7 +64,7 @@ class MethodSettings:
     section: ClassVar[str]
     phases: ClassVar[tuple[str, ...]] = ("pretraining",)
 
-    shares: dict[str, float] | None = setting(None)
+    shares: Mapping[str, float] | None = setting(None)
     learning_rate: float = setting(RATE)
     weight_decay: float = setting(SHARE, 1e-2, "torch's default for AdamW")
     reasons: dict[str, str] = field(default_factory=dict, compare=False)

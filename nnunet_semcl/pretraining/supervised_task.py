@@ -23,7 +23,7 @@ class SupervisedTask(PretrainingTask):
 
     @torch.compiler.disable(recursive=False)
     def forward(self, batch: dict[str, torch.Tensor | list[torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Computes the loss of a batch: image (B, C, X, Y[, Z]), and target and missing as TrainingBatches gives them."""
+        """Computes the loss of a batch of TrainingBatches."""
         output = self.network(batch["image"])
         # nnU-Net does not compile its loss either.
         return {"loss": torch.compiler.disable(self.segmentation_loss)(output, batch["target"], batch["missing"])}

@@ -307,7 +307,6 @@ def test_a_preset_has_the_settings_of_the_paper(dataset: Path) -> None:
     section = configurations(write_preset_plans("4", "paper"))["2d"]["semcl"]
     assert section["objective"] == "object"
     assert not section["segmentation"]
-    assert not section["copy_paste"]
 
 
 def test_a_broken_or_missing_preset_is_rejected(tmp_path: Path) -> None:

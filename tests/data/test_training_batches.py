@@ -88,7 +88,7 @@ def test_patches_know_which_objects_their_case_lacks(trainer: nnUNetTrainer) -> 
 
         def __init__(self, dataset: Cases) -> None:
             self.dataset, self.identifiers, self.load_case = dataset, dataset.identifiers, dataset.load_case
-            self.missing = dict.fromkeys(self.identifiers, [2, 3])
+            self.missing = {case: [2, 3] for case in self.identifiers}
 
     labelled, other = trainer.get_tr_and_val_datasets()
     half = trainer.batch_size // 2

@@ -48,6 +48,14 @@ def test_a_full_disk(tmp_path: Path, write: Callable[[dict, Path], None]) -> Non
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_an_error_of_the_gpu_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pth"
+    file.write_text("previous")
+    with pytest.raises(RuntimeError, match="CUDA error: an illegal memory access"), atomic_write(file):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("checkpoint.pth", "previous")]
+
+
 def test_a_checkpoint_after_the_disk_was_full(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pth"
     save_atomically({"epoch": 1}, file)

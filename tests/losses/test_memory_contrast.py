@@ -25,7 +25,9 @@ def sample(anchors: int, vectors: int, classes: int, seed: int) -> tuple[torch.T
     )
 
 
-def plain(z: torch.Tensor, classes: torch.Tensor, parts: torch.Tensor, m: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
+def plain(
+    z: torch.Tensor, classes: torch.Tensor, parts: torch.Tensor, m: torch.Tensor, *of: torch.Tensor
+) -> torch.Tensor:
     """The docstring's formula, anchor by anchor."""
     m_classes, m_parts = of
     terms = []

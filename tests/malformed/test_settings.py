@@ -44,9 +44,17 @@ def plan(**section: object) -> ConfigurationManager:
         ("ideal", {"levels": 1}, (': unknown key "levels"', "level")),
         ("ideal", {"query_size": [64, 64]}, (': unknown key "query_size"',)),
         # no effect
-        ("semcl", {"query_size": [64, 80]}, (', query_size: it has no effect with {"objective": "memory"}', '"object" or')),
+        (
+            "semcl",
+            {"query_size": [64, 80]},
+            (', query_size: it has no effect with {"objective": "memory"}', '"object" or'),
+        ),
         ("semcl", {"objective": "voxel", "memory": 9}, (', memory: it has no effect with {"objective": "voxel"}',)),
-        ("semcl", {"segmentation": False, "refine": True}, (', refine: it has no effect with {"segmentation": false}',)),
+        (
+            "semcl",
+            {"segmentation": False, "refine": True},
+            (', refine: it has no effect with {"segmentation": false}',),
+        ),
         (
             "semcl",
             {"segmentation": False, "sure": 0.5},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeTrainer, NNUNetFolders
+from filelock import FileLock
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.pretraining import interruption
@@ -52,11 +55,57 @@ def test_sigterm_and_a_second_process(folders: NNUNetFolders, workers: str) -> N
 
 
 def test_only_one_process_holds_a_folder(tmp_path: Path) -> None:
-    message = rf"another process is training this fold: {tmp_path}\. Wait for it, or stop it\."
-    with exclusive(tmp_path), pytest.raises(InputError, match=message), exclusive(tmp_path):
+    message = rf"another process is training this fold: {tmp_path} \(it holds {tmp_path}/\.lock\)\. Wait for it, or"
+    warnings: list[str] = []
+    with (
+        exclusive(tmp_path, warnings.append),
+        pytest.raises(InputError, match=message),
+        exclusive(tmp_path, warnings.append),
+    ):
         pass
-    with exclusive(tmp_path):  # free again
+    with exclusive(tmp_path, warnings.append):  # free again
         pass
+    assert not warnings
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOLCK, "No locks available"),
+        OSError(errno.EIO, "Input/output error"),
+        NotImplementedError("flock"),
+    ],
+)
+def test_a_file_system_without_locks_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def acquire(lock: FileLock) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    warnings: list[str] = []
+    trained = False
+    with exclusive(tmp_path, warnings.append):
+        trained = True
+    assert trained
+    (warning,) = warnings
+    assert f"{tmp_path}/.lock cannot be locked" in warning
+    assert str(error) in warning
+
+
+def test_outside_the_main_thread_no_handler_is_set() -> None:
+    """As in notebooks and agents that train in a thread of their own."""
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[object] = []
+
+    def train() -> None:
+        with on_sigterm(lambda: None):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert seen == [before]
 
 
 def test_sigterm_is_reported_once_and_by_the_main_process(tmp_path: Path) -> None:
@@ -142,7 +191,7 @@ def test_a_read_only_fold(read_only: Path) -> None:
     with (
         without_permissions(),
         pytest.raises(InputError, match=rf"cannot use {read_only}.*Permission denied.*permission.*nnUNet_results"),
-        exclusive(read_only),
+        exclusive(read_only, pytest.fail),
     ):
         pass
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.pretraining.history import write_history
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.task import PretrainingTask
 
@@ -119,13 +121,74 @@ def test_resuming_a_finished_phase_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_raises_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    message = r"epoch 3: the loss is (inf|nan)\. The state after epoch 2 is kept in .*Lower learning_rate"
+    message = r"epoch 3/4: the loss is (inf|nan)\. The state after epoch 2 is kept in .*Lower learning_rate"
     with pytest.raises(RuntimeError, match=message):
         phase(tmp_path, batches=Batches(broken=12)).run()
     good = phase(tmp_path)
     good.resume()
     assert good.records[-1]["epoch"] == 2
     assert all(w.isfinite().all() for w in weights(good))
+
+
+class Scaler:
+    """A scaler as on CUDA, which leaves out steps with infinite gradients."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.left_out = 0
+
+    def is_enabled(self) -> bool:
+        return True
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        self.finite = all(gradient.isfinite().all() for gradient in gradients)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.finite:
+            optimizer.step()
+        else:
+            self.left_out += 1
+
+    def update(self) -> None:
+        pass
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize("overflows", [3, 14])
+def test_in_half_precision_only_many_overflows_in_a_row_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflows: int
+) -> None:
+    class Overflowing(Batches):
+        def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+            return Batches(broken=0 if 6 <= number < 6 + overflows else None)[number]
+
+    monkeypatch.setattr("nnunet_semcl.pretraining.phase.MOST_OVERFLOWS", 10)
+    p = phase(tmp_path, batches=Overflowing())
+    p.scaler = Scaler(p.optimizer)
+    if overflows == 3:
+        p.run()
+        assert p.scaler.left_out == 3
+        assert all(math.isfinite(record["loss"]) for record in p.records[1:])
+        assert all(w.isfinite().all() for w in weights(p))
+    else:
+        with pytest.raises(RuntimeError, match="the loss is inf"):
+            p.run()
+        assert p.scaler.left_out == 10
+
+
+def test_the_log_is_json_even_where_a_figure_is_not_a_number(tmp_path: Path) -> None:
+    write_history(tmp_path, "x", [{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": math.nan, "other": -math.inf}])
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    lines = (tmp_path / "x_log.jsonl").read_text().splitlines()
+    assert json.loads(lines[1], parse_constant=refuse) == {"epoch": 1, "loss": None, "other": None}
 
 
 def test_without_held_out_cases_and_without_checkpoints(tmp_path: Path) -> None:

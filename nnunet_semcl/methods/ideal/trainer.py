@@ -28,7 +28,7 @@ from nnunet_semcl.methods.ideal.location_batches import LocationBatches
 from nnunet_semcl.methods.ideal.settings import IDEALSettings
 from nnunet_semcl.methods.ideal.task import IDEALTask
 from nnunet_semcl.networks.two_decoders import TwoDecoders
-from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.phase import MOST_OVERFLOWS, PretrainingPhase
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
 
@@ -49,6 +49,7 @@ class IDEALTrainer(PretrainingTrainer):
     probabilistic_oversampling: bool
     loss: nn.Module | partial[torch.Tensor]
     two_decoders: TwoDecoders | None = None
+    overflows = 0  # in a row
     two_decoders_forward: nn.Module
     unlabelled_batches: Iterator[dict[str, torch.Tensor]]
 
@@ -137,7 +138,7 @@ class IDEALTrainer(PretrainingTrainer):
         pseudo_labels = self._pseudo_labels(plain)
         if self.pretraining_settings()["copy_paste"]:
             target = levels_of(batch["target"])[0].to(self.device, non_blocking=True)
-            rng = np.random.default_rng(np.random.randint(2**32))  # from the global state, which checkpoints hold
+            rng = np.random.default_rng(np.random.randint(2**31))  # from the global state, which checkpoints hold
             image, *pseudo_labels = pasted((data, target, target), (image, *pseudo_labels), rng)
         both = {**batch, "data": torch.cat((data, image))}
         network, loss = self.network, self.loss
@@ -146,7 +147,9 @@ class IDEALTrainer(PretrainingTrainer):
             step = super().train_step(both)
         finally:
             self.network, self.loss = network, loss
-        if not np.isfinite(step["loss"]):
+        # In half precision a loss may overflow: the scaler then leaves out the step.
+        self.overflows = 0 if np.isfinite(step["loss"]) else self.overflows + 1
+        if self.overflows and (self.grad_scaler is None or self.overflows == MOST_OVERFLOWS):
             raise RuntimeError(
                 f"Epoch {self.current_epoch}: the loss is {step['loss']}. The last checkpoint in {self.output_folder} "
                 "is kept. Lower consistency, or check the images for NaN and infinite values."

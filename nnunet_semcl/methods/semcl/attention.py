@@ -11,6 +11,8 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import BACKGROUND, UNKNOWN, Cases, Object, class_locations, subsample
 
+BACKGROUND_DRAWS = 20_000  # the whole background of a CT would be gigabytes of positions
+
 
 class Attention:
     """The source of queries: where the objects of a data set are, with their images and segmentations.
@@ -62,12 +64,16 @@ class Attention:
         return class_locations(self.dataset.load_case(case)[3], f"{self.dataset.source_folder}/{case}.pkl")
 
     def _background(self, case: str) -> np.ndarray:
+        """Returns random background voxels (n, 3)."""
+        segmentation = self.dataset.load_case(case)[1][:][0]
+        rng = np.random.default_rng(0)
+        voxels = rng.integers(0, segmentation.shape, (BACKGROUND_DRAWS, segmentation.ndim))
         # -1 marks voxels that nnU-Net cropped away as empty; only true background (0) is an object.
-        return np.argwhere(self.dataset.load_case(case)[1][:][0] == 0)
+        return np.unique(voxels[segmentation[tuple(voxels.T)] == 0], axis=0)
 
 
-def objects_to_contrast(dataset: Cases, objects: Sequence[Object]) -> list[Object]:
-    """Returns the objects that occur in the cases, and the background if there is only one, since contrast needs two.
+def occurring_objects(dataset: Cases, objects: Sequence[Object]) -> list[Object]:
+    """Returns the objects that occur in the cases, as far as nnU-Net's properties of the cases say.
 
     Args:
         dataset: the labelled training cases.
@@ -76,14 +82,15 @@ def objects_to_contrast(dataset: Cases, objects: Sequence[Object]) -> list[Objec
     Raises:
         InputError: none of the objects occurs.
     """
-    occurring = list(Attention(dataset, objects).centres)
+    centres = Attention(dataset, objects).centres
+    occurring = [obj for obj in objects if obj in centres]
     if not occurring:
         raise InputError(
             f"{dataset.source_folder}: no voxel of any object in the {len(dataset.identifiers)} training cases of the "
             f"fold, but at least one of {objects} must occur",
             "Check the labels and splits_final.json, or train with -tr nnUNetTrainer.",
         )
-    return occurring if len(occurring) > 1 else [*occurring, BACKGROUND]
+    return occurring
 
 
 def _positions(locations: npt.ArrayLike) -> np.ndarray:

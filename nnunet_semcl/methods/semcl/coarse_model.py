@@ -102,9 +102,13 @@ def predict_pseudo_labels(
     folder.mkdir(exist_ok=True)
     decoder = predictor.network.decoder
     deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
-    own_share = list(images.items())[rank() :: world_size()]
-    for case, image in tqdm(own_share, "Masks of unlabelled cases", disable=True if rank() else None):
-        if not (folder / f"{case}.b2nd").is_file():
+    cases = list(images)
+    turns = range(0, len(cases), world_size())
+    for turn in tqdm(turns, "Masks of unlabelled cases", disable=True if rank() else None):
+        barrier()  # at each turn: the processes drift apart, and NCCL waits for ten minutes
+        case = cases[turn + rank()] if turn + rank() < len(cases) else None
+        if case and not (folder / f"{case}.b2nd").is_file():
+            image = images[case]
             voxels = torch.from_numpy(open_case(image)[:])
             shape = open_case(own_images[case]).shape[1:]
             probabilities = _predict(predictor, voxels, shape, trainer)

@@ -40,9 +40,9 @@ class ObjectContrast(nn.Module):
         self.head = ProjectionHead(cast("Sequence[int]", encoder.output_channels), embedding_dim)
         self.loss = SupConLoss(temperature)
 
-    def views(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns the encoder's input for a batch of B views: (B, C[ + 1], X, Y[, Z])."""
-        return self.with_mask(batch["image"], mask_second_views(batch["mask"]))
+    def views(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Returns the encoder's input for B views: (B, C, X, Y[, Z]), (B, 1, X, Y[, Z]) -> (B, C[ + 1], X, Y[, Z])."""
+        return self.with_mask(image, mask_second_views(mask))
 
     def with_mask(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Appends a mask (B, 1, X, Y[, Z]), or an empty one, to images (B, C, X, Y[, Z]) if the encoder takes one."""

@@ -6,9 +6,7 @@ import torch
 
 
 @torch.compiler.disable
-def separation(
-    embeddings: torch.Tensor, objects: torch.Tensor, queries: torch.Tensor | None = None
-) -> torch.Tensor:
+def separation(embeddings: torch.Tensor, objects: torch.Tensor, queries: torch.Tensor | None = None) -> torch.Tensor:
     """Returns the mean cosine similarity of same-object pairs minus that of different-object pairs, from -2 to 2.
 
     The two views of one query do not count as a pair: they are similar whatever the network does.

@@ -31,8 +31,8 @@ class SemCLSettings(MethodSettings, section="semcl"):
     Attributes:
         query_size: edge lengths of a query patch in voxels.
         queries_per_batch: number of queries in a batch; two views are drawn of each.
-        objective: what is contrasted: "memory" (voxels under masks with a memory of objects), "voxel" (voxels of a batch
-            with each other), "object" (the paper's), or "both" of the last two.
+        objective: what is contrasted: "memory" (voxels under masks with a memory of objects), "voxel" (voxels of a
+            batch with each other), "object" (the paper's), or "both" of the last two.
         segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
@@ -68,7 +68,10 @@ class SemCLSettings(MethodSettings, section="semcl"):
         SEGMENTATION,
     )
     contrast_weight: float = setting(
-        SHARE, 0.3, "nnU-Net's loss ranges from -1 to about 1, the contrast is near the logarithm of a number", SEGMENTATION
+        SHARE,
+        0.3,
+        "nnU-Net's loss ranges from -1 to about 1, the contrast is near the logarithm of the memory",
+        SEGMENTATION,
     )
     voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network", VOXELS)
     embedding_dim: int = setting(COUNT, 256, "as in the paper")

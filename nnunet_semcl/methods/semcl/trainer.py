@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from torch import nn
 
 from nnunet_semcl.data.components import single_component_objects
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, least_voxels, maybe_background
@@ -23,7 +23,7 @@ from nnunet_semcl.errors import InputError
 from nnunet_semcl.evaluation.mask_picture import draw_masks
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object, has_image
 from nnunet_semcl.losses.marginal import MarginalLoss
-from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
+from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
 from nnunet_semcl.methods.semcl.image_labels import read_image_labels
@@ -74,10 +74,11 @@ class SemCLTrainer(PretrainingTrainer):
         if self.is_cascaded:
             self._check_previous_stage()
         coarse_model = self.pretraining_settings()["coarse_model"]
-        if coarse_model is None and self.unlabelled_images() and self.epochs["pretraining"] and not self.epochs["coarse"]:
+        coarse_training = coarse_model is None and self.unlabelled_images() and self.epochs["pretraining"]
+        if coarse_training and not self.epochs["coarse"]:
             raise InputError(
-                f'"semcl" of configuration {self.configuration_name}, shares: no epoch is left for the coarse training, '
-                "but masks of unlabelled cases need a coarse model",
+                f'"semcl" of configuration {self.configuration_name}, shares: no epoch is left for the coarse '
+                "training, but masks of unlabelled cases need a coarse model",
                 'Raise "coarse", or set coarse_model.',
             )
         if coarse_model is not None and self.unlabelled_images():
@@ -106,7 +107,7 @@ class SemCLTrainer(PretrainingTrainer):
         labelled, validation = self.get_tr_and_val_datasets()
         unlabelled = self.unlabelled_images()
         settings = self.pretraining_settings()
-        objects = objects_to_contrast(labelled, self._objects())
+        objects = occurring_objects(labelled, self._objects())
         seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
         held_out = validation if not seen and Attention(validation, objects).centres else None
         epochs = self.epochs["pretraining"]
@@ -117,12 +118,12 @@ class SemCLTrainer(PretrainingTrainer):
             return
         if settings["coarse_model"] is None:
             yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
-        foreground = tuple(int(label) for label in self.label_manager.foreground_labels)  # nnU-Net has numpy integers
-        single_component = single_component_objects(labelled, [foreground, *self._objects()])
+        # Not all foreground as one object: where some are missing, it falls into pieces.
+        single_component = single_component_objects(labelled, self._objects())
         names = ", ".join(map(str, single_component)) or "none"
         self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
-        least = least_voxels(labelled, [obj for obj in objects if obj != BACKGROUND])
+        least = least_voxels(labelled, objects)
         named = (unlabelled, least, single_component)
         cases = [labelled, *self._pseudo_labelled(self._coarse_model(), *named, COARSE_MASKS)]
         yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
@@ -142,7 +143,7 @@ class SemCLTrainer(PretrainingTrainer):
         settings = self.pretraining_settings()
         objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
         network = self.planned_network
-        channels = network.get_submodule("decoder").seg_layers[-1].in_channels
+        channels = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers[-1].in_channels
         voxels: VoxelContrast | MemoryContrast | None = None
         if objective == "memory":
             voxels = MemoryContrast(
@@ -217,7 +218,8 @@ class SemCLTrainer(PretrainingTrainer):
         cases = PseudoLabelledCases(unlabelled, folder, least, self._labels_with_ignore, self.masks_background)
         for obj, count in cases.skipped.items():
             self.print_to_log_file(
-                f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions (below {least[obj]})"
+                f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions (fewer than "
+                f"{least[obj]})"
             )
         incomplete = sum(map(bool, cases.missing.values()))
         self.print_to_log_file(
@@ -242,22 +244,27 @@ class SemCLTrainer(PretrainingTrainer):
     def _contrast_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
         """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""
         settings = self.pretraining_settings()
-        ignore_label = self._labels_with_ignore.ignore_label
-        attentions = [Attention(dataset, objects, ignore_label) for dataset in cases]
+        parts: list[QueryBatches | VoxelBatches] = []
+        if settings["objective"] in ("object", "both"):
+            parts.append(self._query_batches(phase, cases, objects))
+        if settings["objective"] != "object" or settings["segmentation"]:
+            patches = self._patches(phase, cases, settings["copy_paste"])
+            voxels = own_share(settings["voxels"], least=2)
+            parts.append(VoxelBatches(patches, voxels, self._labels_with_ignore))
+        return ContrastBatches(parts)
+
+    def _query_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> QueryBatches:
+        settings = self.pretraining_settings()
+        contrasted = objects if len(objects) > 1 else [*objects, BACKGROUND]  # contrast needs two
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        queries = QueryBatches(
-            attentions,
+        return QueryBatches(
+            [Attention(dataset, contrasted, self._labels_with_ignore.ignore_label) for dataset in cases],
             QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d),
             own_share(settings["queries_per_batch"], least=2),
             self.phase_seed(phase),
             self._image_labels(),
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
-        patches = self._patches(phase, cases, settings["copy_paste"])
-        voxels = VoxelBatches(patches, own_share(settings["voxels"], least=2), self._labels_with_ignore)
-        needs_patches = settings["objective"] != "object" or settings["segmentation"]
-        needs_queries = settings["objective"] in ("object", "both")
-        return ContrastBatches([*[queries] * needs_queries, *[voxels] * needs_patches])
 
     def _check_previous_stage(self) -> None:
         """Checks that the previous stage of the cascade has predicted the training cases."""

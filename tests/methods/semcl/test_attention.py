@@ -5,7 +5,7 @@ import pytest
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import BACKGROUND, CENTRES_PER_CASE, UNKNOWN, Object, labels_of
-from nnunet_semcl.methods.semcl.attention import Attention, objects_to_contrast
+from nnunet_semcl.methods.semcl.attention import BACKGROUND_DRAWS, Attention, occurring_objects
 
 
 class Cases:
@@ -74,14 +74,24 @@ def test_the_background_is_contrasted_with_a_single_object() -> None:
     segmentation = volume(o1=(0, 4))
     segmentation[:, 15:] = -1  # cropped away by nnU-Net, so not background
     cases = Cases({"a": segmentation}, objects=(1,))
-    assert objects_to_contrast(cases, [1]) == objects_to_contrast(cases, [1, 2]) == [1, BACKGROUND]
     centres = Attention(cases, [1, BACKGROUND]).centres[BACKGROUND]["a"]
     assert (segmentation[tuple(centres.T)] == 0).all()
+    assert len(np.unique(centres, axis=0)) == len(centres) <= CENTRES_PER_CASE
+    again = Attention(cases, [1, BACKGROUND]).centres[BACKGROUND]["a"]
+    assert np.array_equal(centres, again)
 
 
-def test_only_objects_that_occur_are_contrasted() -> None:
+def test_background_of_a_large_case_is_drawn_and_not_listed() -> None:
+    cases = Cases({"a": np.zeros((100, 200, 200), np.int16)}, objects=())
+    centres = Attention(cases, [BACKGROUND]).centres[BACKGROUND]["a"]
+    assert CENTRES_PER_CASE / 2 < len(centres) <= CENTRES_PER_CASE < BACKGROUND_DRAWS < 100 * 200 * 200
+    assert (centres.max(0) > [90, 180, 180]).all()  # anywhere
+    assert (centres.min(0) < [10, 20, 20]).all()
+
+
+def test_objects_that_do_not_occur_are_left_out() -> None:
     cases = Cases({"a": volume(o1=(0, 4)), "b": volume(o2=(0, 4))}, objects=(1, 2, 3))
-    assert objects_to_contrast(cases, [1, 2, 3]) == [1, 2]
+    assert occurring_objects(cases, [1, 2, 3]) == [1, 2]
 
 
 def test_no_object_at_all_and_no_class_locations_are_reported() -> None:
@@ -90,7 +100,7 @@ def test_no_object_at_all_and_no_class_locations_are_reported() -> None:
         r"occur\. Check the labels"
     )
     with pytest.raises(InputError, match=message):
-        objects_to_contrast(Cases({"a": volume()}), [1, 2])
+        occurring_objects(Cases({"a": volume()}), [1, 2])
     cases = Cases({"a": volume(o1=(0, 4))})
     cases.load_case = lambda case: (None, None, None, {"spacing": 1})
     with pytest.raises(InputError, match=r"preprocessed/a\.pkl.* no class_locations.*nnUNetv2_plan_and_preprocess"):

@@ -117,7 +117,8 @@ def test_the_classes_of_labels_are_the_labels() -> None:
 
 def test_sixteen_regions_and_more_are_classes_too() -> None:
     """As bits of an int16 they would overflow and become background."""
-    labels = LabelManager({"background": 0, **{f"r{i}": tuple(range(i, 21)) for i in range(1, 21)}}, tuple(range(1, 21)))
+    nested = {f"r{i}": tuple(range(i, 21)) for i in range(1, 21)}
+    labels = LabelManager({"background": 0, **nested}, tuple(range(1, 21)))
     target = torch.zeros(1, 20, 1, 2)
     target[0, :, 0, 1] = 1
     assert voxel_classes(target, labels).flatten().tolist() == [0, 2**20 - 1]
