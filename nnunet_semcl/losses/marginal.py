@@ -55,18 +55,18 @@ class MarginalLoss(nn.Module):
         if self.maybe_background is None:
             return self.loss(output, target)
         levels = zip(levels_of(output), levels_of(target), strict=True)
-        pairs = [self._known(logits, labels, missing) for logits, labels in levels]
+        pairs = [self._known(*level, missing, self.maybe_background) for level in levels]
         outputs, targets = map(list, zip(*pairs, strict=True))
         return self.loss(outputs, targets) if isinstance(output, (list, tuple)) else self.loss(outputs[0], targets[0])
 
-    def _known(self, logits: Tensor, target: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
+    def _known(self, logits: Tensor, target: Tensor, missing: Tensor, maybe_background: int) -> tuple[Tensor, Tensor]:
         """Returns logits and target of one level, of what the target knows."""
         if self.regions:
             maybe = target[:, self.regions : self.regions + 1].bool()
             unknown = maybe & missing.view(*missing.shape, *[1] * (logits.ndim - 2))
             known = torch.cat((target[:, : self.regions], target[:, self.regions + 1 :]), dim=1)
             return logits.masked_fill(unknown, IMPOSSIBLE), known
-        maybe = torch.eq(target, self.maybe_background)
+        maybe = torch.eq(target, maybe_background)
         return _BackgroundOrMissing.apply(logits, maybe[:, 0], missing), target.masked_fill(maybe, 0)
 
 

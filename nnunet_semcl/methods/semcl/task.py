@@ -67,9 +67,8 @@ class SemCLTask(PretrainingTask):
         """Computes the loss and the figures of a batch."""
         figures = {}
         if self.objects is not None:
-            figures["object_loss"], more = self.objects(
-                self.encoder(self.objects.views(batch["image"], batch["mask"])), batch
-            )
+            features = self.encoder(self.objects.views(batch["image"], batch["mask"]))
+            figures["object_loss"], more = self.objects(features, batch)
             figures |= more
         if self.voxels is not None or self.segmentation_loss is not None:
             patch = batch["patch"] if self.objects is None else self.objects.with_mask(batch["patch"])
