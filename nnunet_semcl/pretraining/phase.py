@@ -88,6 +88,7 @@ class PretrainingPhase:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")
         self.records: list[Record] = []
+        self.overflows = 0  # in a row
 
     @property
     def checkpoint(self) -> Path:
@@ -175,7 +176,7 @@ class PretrainingPhase:
         """Trains for one epoch and returns the means of the task's figures."""
         self.task.train()
         sums: dict[str, float] = defaultdict(float)
-        finite, not_finite = 0, 0
+        finite = 0
         title = f"{self.name.capitalize()} epoch {epoch}/{self.epochs}"
         bar = tqdm(
             batches, title, self.iterations_per_epoch, leave=False, disable=rank() > 0 or not sys.stderr.isatty()
@@ -192,13 +193,13 @@ class PretrainingPhase:
             loss = figures["loss"].item()
             bar.set_postfix(loss=f"{loss:.3f}")
             if math.isfinite(loss):
-                finite, not_finite = finite + 1, 0
+                finite, self.overflows = finite + 1, 0
                 for name, figure in figures.items():
                     sums[name] += figure.item()
                 continue
             # In half precision a loss may overflow; the scaler then leaves out the step and tries a smaller scale.
-            not_finite += 1
-            if not self.scaler.is_enabled() or not_finite == MOST_OVERFLOWS:
+            self.overflows += 1
+            if not self.scaler.is_enabled() or self.overflows == MOST_OVERFLOWS:
                 raise RuntimeError(
                     f"{title}: the loss is {loss}. The state after epoch {epoch - 1} is kept in {self.checkpoint}. "
                     "Lower learning_rate, or check the images for NaN and infinite values."
