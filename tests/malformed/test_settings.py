@@ -47,9 +47,9 @@ def plan(**section: object) -> ConfigurationManager:
         (
             "semcl",
             {"query_size": [64, 80]},
-            (', query_size: it has no effect with {"objective": "memory"}', '"object" or'),
+            (', query_size: it has no effect with {"objective": "voxel"}', '"object" or'),
         ),
-        ("semcl", {"objective": "voxel", "memory": 9}, (', memory: it has no effect with {"objective": "voxel"}',)),
+        ("semcl", {"memory": 9}, (', memory: it has no effect with {"objective": "voxel"}',)),
         (
             "semcl",
             {"segmentation": False, "refine": True},
@@ -57,7 +57,7 @@ def plan(**section: object) -> ConfigurationManager:
         ),
         (
             "semcl",
-            {"segmentation": False, "sure": 0.5},
+            {"objective": "memory", "segmentation": False, "sure": 0.5},
             (', sure: it has no effect with {"objective": "memory", "segmentation": false}',),
         ),
         (

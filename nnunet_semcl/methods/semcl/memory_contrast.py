@@ -1,4 +1,4 @@
-"""SemCL's default contrast: unsure voxels under an object's mask against a memory of the objects in other images."""
+"""Contrast with a memory: unsure voxels under an object's mask against a memory of the objects in other images."""
 
 from __future__ import annotations
 

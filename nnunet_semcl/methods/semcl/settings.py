@@ -14,12 +14,12 @@ from nnunet_semcl.pretraining.settings import Derived, MethodSettings, setting
 from nnunet_semcl.rules import COUNT, SHARE, SWITCH, TEMPERATURE, Rule, is_whole, one_of, whole
 
 WANTED_QUERIES = 8
-OBJECTIVES = ("memory", "voxel", "object", "both")
+OBJECTIVES = ("voxel", "object", "both", "memory")
 LARGEST_QUERY = 4  # times the plan's patch along each axis; larger queries fit into no GPU's memory
 FEWEST_QUERIES = 4  # two objects with two queries each
 # What these settings belong to: with another objective they are refused.
 QUERIES = [{"objective": ("object", "both")}]
-VOXELS = [{"objective": ("memory", "voxel", "both")}]
+VOXELS = [{"objective": ("voxel", "both", "memory")}]
 MEMORY = [{"objective": ("memory",)}]
 SEGMENTATION = [{"segmentation": (True,)}]
 
@@ -31,8 +31,8 @@ class SemCLSettings(MethodSettings, section="semcl"):
     Attributes:
         query_size: edge lengths of a query patch in voxels.
         queries_per_batch: number of queries in a batch; two views are drawn of each.
-        objective: what is contrasted: "memory" (voxels under masks with a memory of objects), "voxel" (voxels of a
-            batch with each other), "object" (the paper's), or "both" of the last two.
+        objective: what is contrasted: "voxel" (voxels of a batch with each other), "object" (the paper's), "both" of
+            them, or "memory" (voxels with objects in other images).
         segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
@@ -52,7 +52,7 @@ class SemCLSettings(MethodSettings, section="semcl"):
     query_size: tuple[int, ...] = setting(None, needs=QUERIES)
     queries_per_batch: int = setting(whole(FEWEST_QUERIES, " (two objects with two queries each)"), needs=QUERIES)
     objective: str = setting(
-        one_of(OBJECTIVES), "memory", "pretrains encoder and decoder, with no more memory than training"
+        one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, with no more memory than training"
     )
     segmentation: bool = setting(SWITCH, True, "the last layers learn too")
     copy_paste: bool = setting(
