@@ -19,19 +19,23 @@ class nnUNetTrainerShort(ClassAttributeTrainer):
 
 
 class SemCLTrainerShort(SemCLTrainer, nnUNetTrainerShort):
-    """Epochs of three steps: 1 of coarse training if cases are unlabelled, 2 of pretraining, the rest of training."""
+    """Epochs of three steps: 1 of coarse training if cases are unlabelled, 3 or 2 of pretraining, 1 of training."""
 
     num_epochs = 4
     seed = 7
 
     def epoch_shares(self, settings: SemCLSettings) -> tuple[dict[str, float], str]:
-        return {"coarse": 0.25 * bool(self.unlabelled_images()), "pretraining": 0.5}, "a test"
+        coarse = 0.25 if self.unlabelled_images() else 0.0
+        return {"coarse": coarse, "pretraining": 0.75 - coarse}, "a test"
 
 
 class SemCLTrainerManyEpochs(SemCLTrainerShort):
     """Pretraining that is long enough to be killed."""
 
-    num_epochs, num_iterations_per_epoch = 16, 4
+    num_epochs, num_iterations_per_epoch = 9, 4
+
+    def epoch_shares(self, settings: SemCLSettings) -> tuple[dict[str, float], str]:
+        return {"coarse": 0.0, "pretraining": 0.9}, "a test"
 
 
 class IDEALTrainerShort(IDEALTrainer, nnUNetTrainerShort):
