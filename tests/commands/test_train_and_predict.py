@@ -30,7 +30,7 @@ def test_train_predict_and_continue_with_stock_nnunet(folders: NNUNetFolders) ->
                  "progress.png", "validation/summary.json"):  # fmt: skip
         assert (fold / name).is_file(), name
     assert not (fold / "checkpoint_pretraining.pth").exists()
-    assert "Pretraining epoch 2 of 2" in trained.stdout
+    assert "Pretraining epoch 3 of 3" in trained.stdout
     assert trained.stdout.index("Pretraining done") < trained.stdout.index("Epoch 0")
 
     stock = folders.run(
