@@ -114,7 +114,7 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
 
 
 class SemCL_noUnlabelled(SemCL):
-    """The labels are the only attention; the steps of the coarse training go to nnU-Net's."""
+    """The labels are the only masks; the steps are divided as where nothing is unlabelled."""
 
     use_unlabelled = False
 
@@ -242,3 +242,6 @@ class IDEAL(PretrainedTrainer, IDEALTrainer):
 
 class IDEAL_noPretraining(IDEAL):
     """All the steps with two decoders."""
+
+    def epoch_shares(self, settings: Any) -> tuple[dict[str, float], str]:
+        return {"pretraining": 0.0}, "all steps are nnU-Net's"

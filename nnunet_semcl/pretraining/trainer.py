@@ -93,10 +93,10 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         self.pretraining_settings()
         self.unlabelled_images()
-        self.num_epochs = self.epochs[TRAINING]
 
     def initialize(self) -> None:
         self.check_input()
+        self.num_epochs = self.epochs[TRAINING]
         self.seed_everything()
         super().initialize()
 

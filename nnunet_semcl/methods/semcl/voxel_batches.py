@@ -72,7 +72,7 @@ def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
 
 def possible_classes(labels: LabelManager) -> torch.Tensor:
     """Returns all values that `voxel_classes` may give for a data set's labels, ascending: (K,) int64."""
-    values = [0, *(int(label) for label in labels.all_labels)]
+    values = [int(label) for label in labels.all_labels]  # with the background
     if labels.has_regions:
         regions = [set(np.ravel(region).tolist()) for region in labels.foreground_regions]
         values = [sum(2**bit for bit, region in enumerate(regions) if label in region) for label in values]

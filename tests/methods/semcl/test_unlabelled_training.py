@@ -179,16 +179,20 @@ def test_broken_properties_of_a_labelled_case_are_still_reported(
         pretrain(make_trainer(fold=FOLD))
 
 
+def make_regions(budget: NNUNetFolders) -> None:
+    """Turns the data set's labels into two regions, one within the other."""
+    file = budget.preprocessed / "dataset.json"
+    labels = {"background": 0, "body": list(range(1, 9)), "kidneys": [4, 5]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 4]}))
+
+
 @pytest.mark.parametrize("regions", [False, True])
 def test_what_pseudo_labels_do_not_know_has_no_gradient(
     budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, regions: bool
 ) -> None:
     monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0.9)
     if regions:
-        file = budget.preprocessed / "dataset.json"
-        labels = {"background": 0, "body": list(range(1, 9)), "kidneys": [4, 5]}
-        described = json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 4]}
-        file.write_text(json.dumps(described))
+        make_regions(budget)
     trainer = make_trainer(fold=FOLD)
     trainer.initialize()
     images = trainer.unlabelled_images()
@@ -219,10 +223,7 @@ def test_background_may_be_an_object_that_was_not_found(
     """Where the mask says background, the loss falls as the network says background or the missing object."""
     monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0.9)
     if regions:
-        file = budget.preprocessed / "dataset.json"
-        labels = {"background": 0, "body": list(range(1, 9)), "kidneys": [4, 5]}
-        described = json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 4]}
-        file.write_text(json.dumps(described))
+        make_regions(budget)
     trainer = make_trainer(fold=FOLD)
     trainer.initialize()
     images = trainer.unlabelled_images()
