@@ -1,4 +1,4 @@
-"""Two processes on the CPU (gloo) compute the same as one process over the whole batch."""
+"""Two processes, on the CPU or on one GPU (gloo), compute the same as one process over the whole batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from conftest import NNUNetFolders
 
 FOLD = 5  # label-budget appends it
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def gradients(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor]:
@@ -90,18 +92,18 @@ def test_loss_and_gradients_equal_one_process(tmp_path: Path) -> None:
                 torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-5, msg=f"{name} {key}")
 
 
-def train(folder: Path, trainer_name: str) -> None:
-    """Trains like nnU-Net's run_ddp, which supports only GPUs."""
+def train(folder: Path, trainer_name: str, device: str) -> None:
+    """Trains like nnU-Net's run_ddp, which wants a GPU for each process."""
     nnunet_trainer_module.DDP = lambda network, device_ids: DistributedDataParallel(network)
     nnunet_trainer_module.device_count = lambda: 2
     torch_device = nnunet_trainer_module.torch.device
-    nnunet_trainer_module.torch.device = lambda *_, **__: torch_device("cpu")
+    nnunet_trainer_module.torch.device = lambda *_, **__: torch_device(device)
     try:
         trainer = get_trainer_from_args("999", "2d", FOLD, trainer_name, "nnUNetTinyPlans")
     finally:
         nnunet_trainer_module.torch.device = torch_device
     assert trainer.is_ddp
-    assert trainer.device.type == "cpu"
+    assert trainer.device.type == device
     trainer.run_training()
     weights = {k: v.double().sum().item() for k, v in trainer.planned_network.state_dict().items()}
     first, second = all_gather_object(weights)
@@ -113,10 +115,12 @@ def train(folder: Path, trainer_name: str) -> None:
     (folder / f"{trainer_name}_{rank()}").write_text(trainer.output_folder)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 @pytest.mark.parametrize("trainer", ["SemCLTrainerShort", "IDEALTrainerShort"])
-def test_training_in_two_processes(folders: NNUNetFolders, tmp_path: Path, trainer: str) -> None:
+def test_training_in_two_processes(folders: NNUNetFolders, tmp_path: Path, trainer: str, device: str) -> None:
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
-    run_two(tmp_path, train, trainer)
+    with patch.dict(os.environ, {"nnUNet_compile": "f"}):
+        run_two(tmp_path, train, trainer, device)
     fold = folders.fold(trainer, "2d", fold=FOLD)
     assert [(tmp_path / f"{trainer}_{process}").read_text() for process in (0, 1)] == [str(fold)] * 2
     epochs = [json.loads(line)["epoch"] for line in (fold / "pretraining_log.jsonl").read_text().splitlines()]
