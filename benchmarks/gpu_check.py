@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,9 @@ class Check:
         """Plans and preprocesses beside what runs in this context; waits at its end."""
         started = time.time()
         processes = str(min(16, self.found["cores"]))
-        wanted = {"steps", "dice"} & set(self.args.sections)
+        dataset = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{int(self.args.d):03d}_*"), None)
+        done = dataset and all((dataset / f"nnUNetPlans_{configuration}").is_dir() for configuration in self.args.c)
+        wanted = {"steps", "dice"} & set(self.args.sections) and not done
         command = ["nnUNetv2_plan_and_preprocess", "-d", self.args.d, "-c", *self.args.c]
         command += ["-npfp", processes, "-np", *[processes] * len(self.args.c), "--no_pbar"]
         with open(self.logs / "prepare.log", "w") as log:
@@ -157,7 +159,7 @@ class Check:
         """Tests by outcome, and the names of those that failed."""
         files = ["tests/test_gpu.py", "tests/losses/test_supcon.py", "tests/test_distributed.py"]
         which = "half_precision and cpu" if self.args.quick else "cuda"
-        command = ["pytest", "-v", "-k", which, "-n", "6" if self.cuda else "0", *files]
+        command = ["pytest", "-v", "-k", which, "-n", "4" if self.cuda else "0", *files]
         _, output = self._call("tests", command, self.end - time.time(), cwd=HERE.parent)
         outcomes = re.findall(r"(PASSED|FAILED|ERROR|SKIPPED)(?: \[ *\d+%\])? (tests\S+)", output)
         outcomes += [(o, t) for t, o in re.findall(r"^(tests\S+) (PASSED|FAILED|ERROR|SKIPPED)", output, re.MULTILINE)]
@@ -193,6 +195,8 @@ class Check:
         if file is None:
             return [{**what, "failed": f"exit code {code}, see {name}.log"}]
         phases = json.loads(file.read_text())
+        for profile in file.parent.glob("profile_*.txt"):
+            shutil.copy(profile, self.logs / f"{name}_{profile.name}")
         patch = phases.pop("patch_size")
         return [{**what, "patch_size": patch, "phase": phase, **figures} for phase, figures in phases.items()]
 
@@ -200,7 +204,7 @@ class Check:
         """A row for each loss and number of embeddings: milliseconds of forward and backward, and peak memory."""
         from loss_speed import SIDES, measure
 
-        numbers = (256, 1024) if self.args.quick else (256, 512, 1024, 4096, 12288, 32768, 65536)
+        numbers = (256, 1024) if self.args.quick else (256, 512, 1024, 4096, 12288, 65536)
         rows = []
         for n in numbers:
             for side in SIDES:
@@ -222,7 +226,7 @@ class Check:
         if not shared.exists():
             shared.symlink_to(self.args.o / "preprocessed")
         processes = max(1, self.found["cores"] // len(self.args.trainers) // len(self.args.seeds) - 1)
-        environment = {"nnUNet_n_proc_DA": str(processes), "nnUNet_compile": "false"}
+        environment = {"nnUNet_n_proc_DA": str(processes), "nnUNet_compile": "false"}  # less than compiling takes
         code, output = self._call("dice", command, self.end - time.time(), environment)
         for log in (self.args.o / "dice" / "runs").glob("*/log.txt"):
             shutil.copy(log, self.logs / f"dice_{log.parent.name}.log")
@@ -254,10 +258,8 @@ class Check:
             except subprocess.TimeoutExpired:
                 log.write(f"\nStopped after {limit:.0f} s\n")
                 code = -signal.SIGKILL
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # workers that are left
-            except ProcessLookupError:
-                pass
             process.wait()
         return code, file.read_text(errors="replace")
 
@@ -271,12 +273,15 @@ class Check:
             for r in (rows if isinstance(rows, list) else [])
             if (r.get("phase"), r["run"][:10]) == ("training", "TimedSemCL")
         }
-        lines.append(f"\n{'':42}{'ms/step':>9}{'of nnU-Net':>11}{'waiting':>9}{'GiB':>7}{'first s':>9}{'graphs':>8}")
+        lines.append(
+            f"\n{'':42}{'ms/step':>9}{'of nnU-Net':>11}{'ms GPU':>8}{'waiting':>9}{'GiB':>7}{'first s':>9}{'graphs':>8}"
+        )
         for row in rows if isinstance(rows, list) else [rows]:
             if "step_seconds" in row:
                 of = row["step_seconds"] / base.get((row["configuration"], row["compiled"]), float("nan"))
                 lines.append(
                     f"{row['run'] + ' ' + row['phase']:42}{1000 * row['step_seconds']:9.1f}{of:11.2f}"
+                    f"{1000 * row['gpu_seconds']:8.1f}"
                     f"{row['waiting_share']:9.0%}{row['peak_gib']:7.2f}{row['first_step_seconds']:9.1f}"
                     f"{row['recompilations']:8}"
                 )

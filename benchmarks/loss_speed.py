@@ -55,7 +55,7 @@ SIDES: dict[str, Callable[[], Loss]] = {
 
 
 def measure(side: str, n: int, d: int, device: torch.device, repeats: int = 7) -> dict[str, float | str]:
-    """Median milliseconds of forward and backward, spread, MiB that they add at their peak (CUDA only), and the loss."""
+    """Median milliseconds of forward and backward, their range, MiB added at their peak (CUDA only), and the loss."""
     inputs = _inputs(side, n, d, device)
     try:
         loss = SIDES[side]()

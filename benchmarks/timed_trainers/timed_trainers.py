@@ -31,6 +31,7 @@ from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
 RUN: dict[str, Any] = json.loads(os.environ["GPU_CHECK"])
 WARM_UP = RUN["steps"] // 3  # compilation, the choice of algorithms, loaders that start
+PROFILED = 4  # of the last steps, which are not timed
 phase.HELD_OUT_BATCHES = 2
 
 
@@ -40,8 +41,10 @@ class Stopwatch:
     nnU-Net's steps and ours end with the loss on the CPU, so the GPU has nothing to do while a step waits.
     """
 
-    def __init__(self, batches: Iterator) -> None:
+    def __init__(self, batches: Iterator, profile: Path) -> None:
         self.batches = batches
+        self.file = profile
+        self.profile = torch.profiler.profile()
         self.waits: list[float] = []
         self.steps: list[float] = []
         self.left = 0.0
@@ -58,6 +61,8 @@ class Stopwatch:
             self.steps.append(came - self.left)
         if len(self.steps) == WARM_UP:
             self.graphs = counters["stats"]["unique_graphs"]
+        if len(self.waits) == RUN["steps"] - PROFILED:
+            self.profile.start()
         batch = next(self.batches)
         self.left = time.perf_counter()
         self.waits.append(self.left - came)
@@ -65,13 +70,19 @@ class Stopwatch:
 
     def figures(self) -> dict[str, float]:
         """Medians in seconds, without the warm-up, and what the GPU waited of the time."""
-        steps, waits = self.steps[WARM_UP:], self.waits[WARM_UP + 1 :]
+        self.profile.stop()
+        operations = self.profile.key_averages()
+        busy = sum(operation.self_device_time_total for operation in operations) / 1e6
+        keys = ("self_device_time_total", "self_cpu_time_total")
+        self.file.write_text("\n".join(operations.table(sort_by=key, row_limit=25) for key in keys))
+        steps, waits = self.steps[WARM_UP:-PROFILED], self.waits[WARM_UP + 1 : -PROFILED]
         memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
         return {
             "step_seconds": statistics.median(steps),
             "step_seconds_spread": statistics.quantiles(steps, n=4)[2] - statistics.quantiles(steps, n=4)[0],
             "first_step_seconds": self.steps[0],
             "waiting_share": sum(waits) / (sum(waits) + sum(steps)),
+            "gpu_seconds": busy / PROFILED,
             "peak_gib": memory,
             "recompilations": counters["stats"]["unique_graphs"] - self.graphs,
         }
@@ -84,7 +95,7 @@ class TimedPhase(PretrainingPhase):
 
     def _batches_by_epoch(self, first_epoch: int) -> Iterator[Stopwatch]:
         for batches in super()._batches_by_epoch(first_epoch):
-            watch = Stopwatch(batches)
+            watch = Stopwatch(batches, self.folder / f"profile_{self.name}.txt")
             yield watch
             self.figures = watch.figures()
 
@@ -123,7 +134,7 @@ class TimedTrainer(PretrainingTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         self.untimed = self.dataloader_train
-        self.dataloader_train = Stopwatch(self.untimed)
+        self.dataloader_train = Stopwatch(self.untimed, Path(self.output_folder, "profile_training.txt"))
 
     def on_train_epoch_end(self, train_outputs: list) -> None:
         self.timed["training"] = self.dataloader_train.figures()

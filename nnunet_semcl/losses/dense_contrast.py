@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-TILE_ROWS = 256  # similarities held at once: TILE_ROWS x N
+from nnunet_semcl.losses.tiles import tile_rows
 
 
 class DenseContrastiveLoss(nn.Module):
@@ -65,9 +65,12 @@ class DenseContrastiveLoss(nn.Module):
         precise = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             q, k = F.normalize(query.to(precise)), F.normalize(key.detach().to(precise))
+            step = tile_rows(q)
+            if step == n:
+                return self._rows(q, k, image, position, 0).mean()
             tiles = [
-                checkpoint(self._rows, q[start : start + TILE_ROWS], k, image, position, start, use_reentrant=False)
-                for start in range(0, n, TILE_ROWS)
+                checkpoint(self._rows, q[start : start + step], k, image, position, start, use_reentrant=False)
+                for start in range(0, n, step)
             ]
             return torch.cat(tiles).mean()
 

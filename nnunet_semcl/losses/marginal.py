@@ -29,7 +29,7 @@ class MarginalLoss(nn.Module):
         output: (B, K, X, Y[, Z]), logits; with deep supervision a list from fine to coarse.
         target: labels (B, 1, X, Y[, Z]) or regions (B, regions + 1[ + 1], X, Y[, Z]); the last channel may be nnU-Net's
             for the ignore label. With deep supervision a list.
-        missing: (B, K) bool.
+        missing: (B, K) bool, best on the CPU: it decides there what is computed.
         result: scalar.
 
     Source: Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, Medical
@@ -63,7 +63,7 @@ class MarginalLoss(nn.Module):
         """Returns logits and target of one level, of what the target knows."""
         if self.regions:
             maybe = target[:, self.regions : self.regions + 1].bool()
-            unknown = maybe & missing.view(*missing.shape, *[1] * (logits.ndim - 2))
+            unknown = maybe & missing.to(maybe.device).view(*missing.shape, *[1] * (logits.ndim - 2))
             known = torch.cat((target[:, : self.regions], target[:, self.regions + 1 :]), dim=1)
             return logits.masked_fill(unknown, IMPOSSIBLE), known
         maybe = torch.eq(target, maybe_background)
@@ -80,8 +80,9 @@ class _BackgroundOrMissing(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor, maybe: Tensor, missing: Tensor) -> Tensor:
         merged = logits.clone()
-        for image, there, classes in _incomplete(merged, maybe, missing):
-            either = image[[0, *classes]].float().logsumexp(0)  # (X, Y[, Z])
+        for number, classes in _incomplete(missing):
+            image, there = merged[number], maybe[number]
+            either = torch.stack([image[one] for one in (0, *classes)]).float().logsumexp(0)  # (X, Y[, Z])
             image[0] = torch.where(there, either.to(image.dtype), image[0])
             for missing_class in classes:
                 image[missing_class].masked_fill_(there, IMPOSSIBLE)
@@ -93,16 +94,17 @@ class _BackgroundOrMissing(torch.autograd.Function):
     def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, maybe, missing = ctx.saved_tensors  # type: ignore[misc]  # torch's stub knows one tensor only
         of_logits = gradient.clone()
-        rows = zip(logits[missing.any(1)], _incomplete(of_logits, maybe, missing), strict=True)
-        for image, (of_image, there, classes) in rows:
-            share = image[[0, *classes]].float().softmax(0)  # of the summed probability
+        for number, classes in _incomplete(missing):
+            image, of_image, there = logits[number], of_logits[number], maybe[number]
+            share = torch.stack([image[one] for one in (0, *classes)]).float().softmax(0)  # of the summed probability
             of_background = of_image[0].clone()
-            for number, one in enumerate([0, *classes]):
-                of_image[one] = torch.where(there, of_background * share[number], of_image[one])
+            for part, one in zip(share, (0, *classes), strict=True):
+                of_image[one] = torch.where(there, of_background * part, of_image[one])
         return of_logits, None, None
 
 
-def _incomplete(images: Tensor, maybe: Tensor, missing: Tensor) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Yields (K, X, Y[, Z]), (X, Y[, Z]) and the missing classes, of each image that lacks any."""
-    for number in missing.any(1).nonzero()[:, 0].tolist():
-        yield images[number], maybe[number], missing[number].nonzero()[:, 0].tolist()
+def _incomplete(missing: Tensor) -> Iterator[tuple[int, list[int]]]:
+    """Yields number and missing classes of each image that lacks any."""
+    for number, flags in enumerate(missing.tolist()):
+        if any(flags):
+            yield number, [one for one, flag in enumerate(flags) if flag]

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, once_differentiable
 
-# TILE_ROWS x N similarities are in memory at once. On a CPU, fewer rows are slower and more are not faster.
-TILE_ROWS = 256
+from nnunet_semcl.losses.tiles import tile_rows
 
 
 class SupConLoss(nn.Module):
@@ -98,9 +97,10 @@ class _WeightedLoss(torch.autograd.Function):
         scaled = z / temperature  # (N, D)
         log_denominator = z.new_empty(n)
         gradient = torch.zeros_like(z)
-        tiles = z.new_empty(min(TILE_ROWS, n), n)
-        for start in range(0, n, TILE_ROWS):
-            rows = slice(start, min(start + TILE_ROWS, n))
+        step = tile_rows(z)
+        tiles = z.new_empty(step, n)
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
             tile = tiles[: rows.stop - start]  # (T, N), changed in place from similarities to weight * p
             # out= and addmm_ save memory, and autocast leaves them in full precision.
             torch.mm(scaled[rows], z.T, out=tile)

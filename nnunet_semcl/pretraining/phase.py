@@ -6,9 +6,10 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -77,7 +78,11 @@ class PretrainingPhase:
             forward = DistributedDataParallel(forward, devices, find_unused_parameters=True)
         self.forward = forward
         parameters = [p for p in self.task.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        # One kernel for all weights; on a CPU its bits depend on the number of threads.
+        fused = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused
+        )
         steps = self.epochs * self.iterations_per_epoch + 1
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
@@ -159,18 +164,24 @@ class PretrainingPhase:
 
     def _batches_by_epoch(self, first_epoch: int) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
         steps = range(first_epoch * self.iterations_per_epoch, self.epochs * self.iterations_per_epoch)
-        loader = iter(
-            DataLoader(
-                self.batches,
-                batch_size=None,
-                sampler=[_own_number(step) for step in steps],
-                num_workers=self.workers,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
+        loader = iter(self._loader(self.batches, steps))
         for _ in range(first_epoch, self.epochs):
             yield islice(loader, self.iterations_per_epoch)
         next(loader, None)  # reaching the end stops the workers before nnU-Net starts its own
+
+    def _loader(self, batches: Dataset, steps: Iterable[int]) -> DataLoader:
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=[_own_number(step) for step in steps],
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    @cached_property
+    def _held_out_batches(self) -> list[dict[str, torch.Tensor]]:
+        """Made once, by the workers: to make them after each epoch took as long as training for half of it."""
+        return [] if self.held_out is None else list(self._loader(self.held_out, range(HELD_OUT_BATCHES)))
 
     def _train(self, batches: Iterator[dict[str, torch.Tensor]], epoch: int) -> dict[str, float]:
         """Trains for one epoch and returns the means of the task's figures."""
@@ -208,17 +219,16 @@ class PretrainingPhase:
 
     @torch.no_grad()
     def _held_out_figures(self) -> dict[str, float]:
-        if self.held_out is None:
-            return {}
         self.task.eval()
         sums: dict[str, float] = defaultdict(float)
-        for number in range(HELD_OUT_BATCHES):
-            for name, figure in self._forward(self.held_out[_own_number(number)]).items():
+        for batch in self._held_out_batches:
+            for name, figure in self._forward(batch).items():
                 sums[f"held_out_{name}"] += figure.item()
-        return _means(sums, HELD_OUT_BATCHES)
+        return _means(sums, len(self._held_out_batches))
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        on_device = {name: _to(entry, self.device) for name, entry in batch.items()}
+        here = self.task.stays_on_cpu
+        on_device = {name: entry if name in here else _to(entry, self.device) for name, entry in batch.items()}
         # As in nnU-Net, mixed precision on CUDA only: autocast is slow on the CPU and missing on mps.
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             return self.forward(on_device)

@@ -16,6 +16,8 @@ class SupervisedTask(PretrainingTask):
         loss: MarginalLoss around nnU-Net's loss.
     """
 
+    stays_on_cpu = frozenset({"missing"})
+
     def __init__(self, network: nn.Module, loss: nn.Module) -> None:
         super().__init__()
         self.network = network

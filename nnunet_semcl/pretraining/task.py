@@ -14,7 +14,12 @@ class PretrainingTask(nn.Module, ABC):
     It is one module, so the optimiser, the checkpoint, torch.compile and DDP handle all of it together. Compile the
     networks alone, as nnU-Net does: put `forward` under torch.compiler.disable(recursive=False), a loss under disable.
     A new method is a new subclass in a file of its own.
+
+    Attributes:
+        stays_on_cpu: entries of a batch that Python reads; read from a GPU, it would wait for the GPU at each step.
     """
+
+    stays_on_cpu: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

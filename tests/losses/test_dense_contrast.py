@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_semcl.losses import dense_contrast
+from nnunet_semcl.losses import tiles
 from nnunet_semcl.losses.dense_contrast import DenseContrastiveLoss
 
 
@@ -56,7 +56,7 @@ def test_loss_and_gradient_equal_the_plain_formula(
 ) -> None:
     inputs = locations(n, axes, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dense_contrast, "TILE_ROWS", rows)
+        patch.setattr(tiles, "ROWS_ON_CPU", rows)
         loss = DenseContrastiveLoss(temperature, radius)(*inputs)
         (gradient,) = torch.autograd.grad(loss, inputs[0])
     expected = plain(*inputs, temperature, radius)

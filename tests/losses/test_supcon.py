@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nnunet_semcl.losses import supcon
+from nnunet_semcl.losses import tiles
 from nnunet_semcl.losses.supcon import SupConLoss
 
 INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.uint64, torch.int64]
@@ -30,7 +30,7 @@ def small_tiles() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supcon, "TILE_ROWS", 7)
+        patch.setattr(tiles, "ROWS_ON_CPU", 7)
         yield
     torch.set_num_threads(threads)
 
@@ -82,7 +82,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
 def test_value_and_gradient_equal_the_plain_formula(
     monkeypatch: pytest.MonkeyPatch, tile_rows: int, temperature: float
 ) -> None:
-    monkeypatch.setattr(supcon, "TILE_ROWS", tile_rows)
+    monkeypatch.setattr(tiles, "ROWS_ON_CPU", tile_rows)
     embeddings, labels = random_batch(seed=0, n=53, d=8, classes=20)
     loss = SupConLoss(temperature)
     value, gradient = value_and_gradient(lambda x: loss(x, labels), embeddings)
@@ -196,7 +196,7 @@ def test_is_not_negative_and_rises_with_one_more_negative(batch: tuple[Tensor, T
 
 
 def test_identical_embeddings_in_float32_at_low_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supcon, "TILE_ROWS", 256)
+    monkeypatch.setattr(tiles, "ROWS_ON_CPU", 256)
     # Sums of many equal values lose digits if added sequentially.
     n = 3000
     embeddings = torch.randn(1, 64, generator=torch.Generator().manual_seed(0)).repeat(n, 1)
@@ -274,7 +274,7 @@ def test_no_tensor_outgrows_a_tile(classes: int) -> None:
     with LargestTensor() as tiled:
         value_and_gradient(lambda x: SupConLoss(0.1)(x, labels), embeddings)
     assert plain.elements == n * n
-    assert tiled.elements == n * supcon.TILE_ROWS
+    assert tiled.elements == n * tiles.ROWS_ON_CPU
 
 
 def test_no_tile_is_kept_for_backward() -> None:

@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 from torch.nn.functional import grid_sample
+from torch.nn.utils.rnn import pad_sequence
 
 from nnunet_semcl.distributed import gather, rank, world_size
 from nnunet_semcl.losses.dense_contrast import DenseContrastiveLoss
@@ -102,11 +103,11 @@ def features_at(features: torch.Tensor, view: torch.Tensor, image: torch.Tensor,
     # grid_sample expects reversed axes, with -1 and 1 at the outer edges of the view.
     grid = ((2 * places + 1) / size - 1).flip(1).to(features.dtype)
     middle = [1] * (len(size) - 1)
-    each = [
-        grid_sample(features[i : i + 1], grid[image == i].view(1, -1, *middle, len(size)), align_corners=False)
-        for i in range(len(features))
-    ]  # (1, C, n, 1[, 1])
-    return torch.cat([f.flatten(2)[0].T for f in each])
+    counts = torch.bincount(image, minlength=len(features)).tolist()
+    each = pad_sequence(grid.split(counts), batch_first=True)  # (B, most places of a patch, axes)
+    sampled = grid_sample(features, each.view(*each.shape[:2], *middle, len(size)), align_corners=False)
+    number = torch.cat([torch.arange(count) for count in counts]).to(image.device)  # of each place in its patch
+    return sampled.flatten(2)[image, :, number]
 
 
 @torch.compiler.disable

@@ -45,6 +45,8 @@ class SemCLTask(PretrainingTask):
         segmentation_loss: MarginalLoss around nnU-Net's loss; None for contrast alone.
     """
 
+    stays_on_cpu = frozenset({"missing"})
+
     def __init__(
         self,
         network: nn.Module,

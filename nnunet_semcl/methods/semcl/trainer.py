@@ -134,12 +134,13 @@ class SemCLTrainer(PretrainingTrainer):
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
     ) -> PretrainingPhase:
-        task = self._contrast_task()
-        batches = self._contrast_batches(name, cases, objects)
-        held_out_batches = self._contrast_batches(name, [held_out], objects) if held_out else None
+        labels = self._labels_of(cases)
+        task = self._contrast_task(labels)
+        batches = self._contrast_batches(name, cases, objects, labels)
+        held_out_batches = self._contrast_batches(name, [held_out], objects, labels) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
 
-    def _contrast_task(self) -> SemCLTask:
+    def _contrast_task(self, labels: LabelManager) -> SemCLTask:
         settings = self.pretraining_settings()
         objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
         network = self.planned_network
@@ -160,22 +161,27 @@ class SemCLTrainer(PretrainingTrainer):
         objects = None
         if objective in ("object", "both"):
             objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, self.use_attention)
-        loss = self._loss_of_pseudo_labels() if settings["segmentation"] else None
+        loss = self._segmentation_loss(labels) if settings["segmentation"] else None
         return SemCLTask(network, voxels, objects, settings["contrast_weight"], loss)
 
     def _supervised_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
     ) -> PretrainingPhase:
         """Builds a phase with nnU-Net's own loss and batches, but the optimiser of the pretraining phases."""
-        task = SupervisedTask(self.planned_network, self._loss_of_pseudo_labels())
-        batches = self._patches(name, cases, copy_paste)
-        held_out_batches = self._patches(name, [held_out], copy_paste) if held_out else None
+        labels = self._labels_of(cases)
+        task = SupervisedTask(self.planned_network, self._segmentation_loss(labels))
+        batches = self._patches(name, cases, copy_paste, labels)
+        held_out_batches = self._patches(name, [held_out], copy_paste, labels) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
 
-    def _patches(self, phase: str, cases: list[Cases], copy_paste: bool) -> TrainingBatches:
+    def _patches(self, phase: str, cases: list[Cases], copy_paste: bool, labels: LabelManager) -> TrainingBatches:
         if copy_paste and self.batch_size < 2:
             self.print_to_log_file("WARNING: no copy-paste: it takes two patches, and each process has only one")
-        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, labels=self._labels_with_ignore)
+        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, labels=labels)
+
+    def _labels_of(self, cases: list[Cases]) -> LabelManager:
+        """The labels of a phase's cases, of which all but the first have pseudo-labels."""
+        return self._labels_with_ignore if len(cases) > 1 else self.label_manager
 
     @cached_property
     def _labels_with_ignore(self) -> LabelManager:
@@ -187,10 +193,9 @@ class SemCLTrainer(PretrainingTrainer):
             {**labels.label_dict, "ignore": int(max(labels.all_labels)) + 1}, labels.regions_class_order
         )
 
-    def _loss_of_pseudo_labels(self) -> MarginalLoss:
-        """Returns nnU-Net's own loss, for labels and for what pseudo-labels know."""
-        own, labels = self.label_manager, self._labels_with_ignore
-        self.label_manager = labels
+    def _segmentation_loss(self, labels: LabelManager) -> MarginalLoss:
+        """Returns nnU-Net's own loss, for the data set's labels or for what pseudo-labels know."""
+        own, self.label_manager = self.label_manager, labels
         try:
             loss = self._build_loss()
         finally:
@@ -241,24 +246,28 @@ class SemCLTrainer(PretrainingTrainer):
         values = {name: int(np.ravel(value)[0]) for name, value in labels.label_dict.items()}  # [1] is 1 to nnU-Net
         return {name: value for name, value in values.items() if value in labels.foreground_labels}
 
-    def _contrast_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> ContrastBatches:
+    def _contrast_batches(
+        self, phase: str, cases: list[Cases], objects: list[Object], labels: LabelManager
+    ) -> ContrastBatches:
         """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""
         settings = self.pretraining_settings()
         parts: list[QueryBatches | VoxelBatches] = []
         if settings["objective"] in ("object", "both"):
-            parts.append(self._query_batches(phase, cases, objects))
+            parts.append(self._query_batches(phase, cases, objects, labels))
         if settings["objective"] != "object" or settings["segmentation"]:
-            patches = self._patches(phase, cases, settings["copy_paste"])
+            patches = self._patches(phase, cases, settings["copy_paste"], labels)
             voxels = own_share(settings["voxels"], least=2)
-            parts.append(VoxelBatches(patches, voxels, self._labels_with_ignore))
+            parts.append(VoxelBatches(patches, voxels, labels))
         return ContrastBatches(parts)
 
-    def _query_batches(self, phase: str, cases: list[Cases], objects: list[Object]) -> QueryBatches:
+    def _query_batches(
+        self, phase: str, cases: list[Cases], objects: list[Object], labels: LabelManager
+    ) -> QueryBatches:
         settings = self.pretraining_settings()
         contrasted = objects if len(objects) > 1 else [*objects, BACKGROUND]  # contrast needs two
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         return QueryBatches(
-            [Attention(dataset, contrasted, self._labels_with_ignore.ignore_label) for dataset in cases],
+            [Attention(dataset, contrasted, labels.ignore_label) for dataset in cases],
             QueryViews(settings["query_size"], rotation, mirror_axes, dummy_2d),
             own_share(settings["queries_per_batch"], least=2),
             self.phase_seed(phase),

@@ -205,10 +205,10 @@ def test_what_pseudo_labels_do_not_know_has_no_gradient(
     least = dict.fromkeys(trainer._objects()[:1], 1)
     cases = PseudoLabelledCases(images, tmp_path, least, trainer._labels_with_ignore)
     assert not any(cases.missing.values())
-    batch = trainer._patches("pretraining", [cases], copy_paste=False)[0]
+    batch = trainer._patches("pretraining", [cases], False, trainer._labels_with_ignore)[0]
     assert not batch["missing"].any()
     outputs = [torch.randn_like(output, requires_grad=True) for output in trainer.network(batch["image"])]
-    trainer._loss_of_pseudo_labels()(outputs, batch["target"], batch["missing"]).backward()
+    trainer._segmentation_loss(trainer._labels_with_ignore)(outputs, batch["target"], batch["missing"]).backward()
     gradient, target = outputs[0].grad.abs().sum(1), batch["target"][0]
     ignored = target[:, -1].bool() if regions else target[:, 0] == trainer._labels_with_ignore.ignore_label
     assert 0.2 < ignored.float().mean() < 0.8
@@ -239,11 +239,11 @@ def test_background_may_be_an_object_that_was_not_found(
         save_pseudo_labels(probabilities, tmp_path / case, trainer.label_manager)
     cases = PseudoLabelledCases(images, tmp_path, {found: 1, missing: 1}, trainer._labels_with_ignore)
     assert all(of == [missing] for of in cases.missing.values())
-    batch = trainer._patches("pretraining", [cases], copy_paste=False)[0]
+    batch = trainer._patches("pretraining", [cases], False, trainer._labels_with_ignore)[0]
     heads = [0, 1] if regions else [1, 2]  # of the two objects
     assert batch["missing"].sum(0).nonzero().flatten().tolist() == [heads[1]]
 
-    loss = trainer._loss_of_pseudo_labels()
+    loss = trainer._segmentation_loss(trainer._labels_with_ignore)
     target = batch["target"][0]
     maybe = target[:, 2].bool() if regions else target[:, 0] == maybe_background(trainer._labels_with_ignore)
     assert 0.2 < maybe.float().mean() < 0.8
