@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two minutes on a CPU, with a phantom")
     args = parser.parse_args()
     if args.quick:
-        args.d, args.device, args.c, args.timed_steps, args.compile = "999", "cpu", ["2d"], 6, ["false"]
+        args.d, args.device, args.c, args.timed_steps, args.compile = "999", "cpu", ["2d"], 15, ["false"]
         args.labelled, args.trainers, args.steps, args.plans = "1", ["ColdTrainer", "SemCL"], "200", "nnUNetTinyPlans"
     if args.limits is None:
         args.limits = [300] * len(args.sections)

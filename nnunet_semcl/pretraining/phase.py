@@ -176,6 +176,7 @@ class PretrainingPhase:
             sampler=[_own_number(step) for step in steps],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # the global one would depend on how often a run was continued
         )
 
     @cached_property
