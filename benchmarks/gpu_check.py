@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, required=True, help="JSON file; logs go beside it")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--limits", nargs="+", type=int, help="seconds, one number for each section")
+    parser.add_argument("-k", default="cuda", help="which tests, as pytest's -k")
     parser.add_argument("--labelled", default="3", help="labelled cases, or groups")
     parser.add_argument("--group", help="as in nnunet-semcl label-budget")
     parser.add_argument("--timed-steps", type=int, default=36, help="a third of them warms up")
@@ -75,6 +76,7 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.d, args.device, args.c, args.timed_steps, args.compile = "999", "cpu", ["2d"], 15, ["false"]
+        args.k = "half_precision and cpu"
         args.labelled, args.trainers, args.steps, args.plans = "1", ["ColdTrainer", "SemCL"], "200", "nnUNetTinyPlans"
     if args.limits is None:
         args.limits = [300] * len(args.sections)
@@ -158,8 +160,7 @@ class Check:
     def tests(self) -> Figures:
         """Tests by outcome, and the names of those that failed."""
         files = ["tests/test_gpu.py", "tests/losses/test_supcon.py", "tests/test_distributed.py"]
-        which = "half_precision and cpu" if self.args.quick else "cuda"
-        command = ["pytest", "-v", "-k", which, "-n", "4" if self.cuda else "0", *files]
+        command = ["pytest", "-v", "-k", self.args.k, "-n", "4" if self.cuda else "0", *files]
         _, output = self._call("tests", command, self.end - time.time(), cwd=HERE.parent)
         outcomes = re.findall(r"(PASSED|FAILED|ERROR|SKIPPED)(?: \[ *\d+%\])? (tests\S+)", output)
         outcomes += [(o, t) for t, o in re.findall(r"^(tests\S+) (PASSED|FAILED|ERROR|SKIPPED)", output, re.MULTILINE)]
