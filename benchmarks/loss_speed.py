@@ -2,12 +2,15 @@
 
     python benchmarks/loss_speed.py -device cuda [-n 256 4096 65536]
 
-Plain: the formula as it stands in the losses' documentation, with all N x N similarities at once.
+Prints a JSON object a line: median milliseconds of forward and backward, their range, and the MiB that they add at
+their peak (CUDA only; on the CPU benchmarks/supcon_loss.py measures memory). Plain: the formula as it stands in the
+losses' documentation, with all N x N similarities at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
@@ -102,7 +105,8 @@ def main() -> None:
     args = parser.parse_args()
     for n in args.n:
         for side in SIDES:
-            print(n, side, measure(side, n, args.dim, torch.device(args.device)), flush=True)
+            figures = measure(side, n, args.dim, torch.device(args.device))
+            print(json.dumps({"n": n, "side": side, **figures}), flush=True)
 
 
 if __name__ == "__main__":

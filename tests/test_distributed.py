@@ -92,16 +92,25 @@ def test_loss_and_gradients_equal_one_process(tmp_path: Path) -> None:
                 torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-5, msg=f"{name} {key}")
 
 
+class OneDevice:
+    """torch as nnU-Net's module sees it while a trainer is built: every device is this one."""
+
+    def __init__(self, device: str) -> None:
+        self.device = lambda *_, **__: torch.device(device)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(torch, name)
+
+
 def train(folder: Path, trainer_name: str, device: str) -> None:
     """Trains like nnU-Net's run_ddp, which wants a GPU for each process."""
     nnunet_trainer_module.DDP = lambda network, device_ids: DistributedDataParallel(network)
     nnunet_trainer_module.device_count = lambda: 2
-    torch_device = nnunet_trainer_module.torch.device
-    nnunet_trainer_module.torch.device = lambda *_, **__: torch_device(device)
+    nnunet_trainer_module.torch = OneDevice(device)
     try:
         trainer = get_trainer_from_args("999", "2d", FOLD, trainer_name, "nnUNetTinyPlans")
     finally:
-        nnunet_trainer_module.torch.device = torch_device
+        nnunet_trainer_module.torch = torch
     assert trainer.is_ddp
     assert trainer.device.type == device
     trainer.run_training()
