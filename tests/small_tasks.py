@@ -94,4 +94,5 @@ def part_of_batch(name: str, views: slice, patches: slice) -> dict[str, torch.Te
         "place": torch.stack((SIZE - 1 - place[:, 0], place[:, 1]), dim=1).float(),
         "position": place.float(),
         "redrawn": torch.tensor(0.0),
+        "passed_over": torch.tensor(0.0),
     }

@@ -143,11 +143,14 @@ def test_a_low_resolution_stage_and_the_cascade_after_it(empty: NNUNetFolders) -
     assert "Pretraining done" in train(empty, "3d_lowres", "all")
     assert "Pretraining done" in train(empty, "3d_cascade_fullres", "all")
     predicted = next((empty.root / "results").rglob("predicted_next_stage/3d_cascade_fullres/case0.b2nd"))
-    predicted.unlink()
-    with (
-        patch.dict(os.environ, empty.environment),
-        pytest.raises(InputError, match=rf"{predicted.with_suffix('')} is missing.*3d_lowres.*Train 3d_lowres first"),
-    ):
-        get_trainer_from_args(
-            str(ID), "3d_cascade_fullres", "all", "SemCLTrainerShort", "nnUNetTinyPlans", device=torch.device("cpu")
-        ).initialize()
+    predicted.unlink()  # of a case for validation; IDEALTrainer's own stage has predicted none
+    splits = [{"train": [f"case{number}" for number in range(1, CASES)], "val": ["case0"]}]
+    (empty.preprocessed / "splits_final.json").write_text(json.dumps(splits))
+    for trainer in ("SemCLTrainerShort", "IDEALTrainerShort"):
+        with (
+            patch.dict(os.environ, empty.environment),
+            pytest.raises(InputError, match=r"/case\d is missing.*3d_lowres.*Train 3d_lowres first"),
+        ):
+            get_trainer_from_args(
+                str(ID), "3d_cascade_fullres", 0, trainer, "nnUNetTinyPlans", device=torch.device("cpu")
+            ).initialize()

@@ -25,6 +25,7 @@ from nnunet_semcl.files.checkpoints import load_safely
 from nnunet_semcl.files.datasets import channel_names, find_dataset
 from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.plans import resolve_configuration
+from nnunet_semcl.files.raw_images import UnusableImageError, check_image
 from nnunet_semcl.methods import settings_by_section
 from nnunet_semcl.rules import json_type
 
@@ -72,7 +73,7 @@ def export_model(
     plans, dataset_json = (_read_object(source / name) for name in ("plans.json", "dataset.json"))
     plans = _without_our_sections(plans)
     network = resolve_configuration(plans, configuration, source / "plans.json")
-    _check_image(image, dataset_json, network)
+    _check_image(image, dataset_json, network, PlansManager(plans))
 
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
@@ -140,7 +141,7 @@ def _without_our_sections(plans: dict[str, Any]) -> dict[str, Any]:
     return stock
 
 
-def _check_image(image: list[Path], dataset_json: dict[str, Any], network: dict[str, Any]) -> None:
+def _check_image(image: list[Path], dataset_json: dict[str, Any], network: dict[str, Any], plans: PlansManager) -> None:
     if not image:
         return
     if network.get("previous_stage"):
@@ -149,16 +150,18 @@ def _check_image(image: list[Path], dataset_json: dict[str, Any], network: dict[
             "Leave -i out. The logits are then compared on noise, which has the channels of the previous stage too.",
         )
     n_channels = len(channel_names(dataset_json))
-    if len(image) != n_channels:
-        raise InputError(
-            f"-i: got {len(image)} files, but the data set needs {n_channels}, one per channel",
-            "Give the files of one case in the order of the channels.",
-        )
+    fix = "Give the files of one case in the order of the channels, or one file that holds them all."
+    if len(image) not in (1, n_channels):
+        raise InputError(f"-i: got {len(image)} files, but the data set needs {n_channels}, one per channel", fix)
     ending = dataset_json["file_ending"]
     for file in image:
         if not file.is_file() or not file.name.endswith(ending):
             problem = f"is not a {ending} file" if file.is_file() else "does not exist"
             raise InputError(f"-i: {file} {problem}", f"Give the images of one case as {ending} files.")
+    try:
+        check_image(image, n_channels, plans.image_reader_writer_class())
+    except UnusableImageError as problem:
+        raise InputError(f"-i: {problem}", fix) from problem
 
 
 def _check_belongs(file: Path, content: dict[str, Any], expected: dict[str, Any]) -> None:

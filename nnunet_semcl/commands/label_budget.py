@@ -15,8 +15,9 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_semcl.data.unlabelled import SUFFIX
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import find_dataset
+from nnunet_semcl.files.datasets import find_dataset, id_of
 from nnunet_semcl.files.json_files import write_json
+from nnunet_semcl.files.preprocessed import check_files, preprocessed_cases
 from nnunet_semcl.files.splits import NNUNET_FOLDS, Fold, check_fold, read_splits
 
 NNUNET_SEED = 12345  # seed of nnU-Net's own split, in nnUNetTrainer.do_split
@@ -159,15 +160,19 @@ def _check_arguments(labelled: int | None, seed: int, group: str | None) -> None
 
 
 def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:
-    """Folder of preprocessed labelled cases -> names of the cases. nnU-Net writes the .pkl of a case last."""
-    cases: dict[Path, set[str]] = defaultdict(set)
-    for file in folder.glob("*/*.pkl"):
-        if not file.parent.name.endswith(SUFFIX):
-            cases[file.parent].add(file.stem)
-    if not cases:
+    """Folder of preprocessed labelled cases -> names of the cases."""
+    cases: dict[Path, set[str]] = {}
+    for data in sorted({file.parent for file in folder.glob("*/*.pkl")}):
+        if data.name.endswith(SUFFIX):
+            continue
+        cases[data] = preprocessed_cases(data)
+        check_files(data, cases[data])
+        for case in sorted({file.stem for file in data.glob("*.pkl")} - cases[data]):
+            print(f"Left out: {case} of {data.name}, which nnU-Net does not take for a case")
+    if not any(cases.values()):
         raise InputError(
             f"{folder}: no configuration has preprocessed cases",
-            f"Run: nnUNetv2_preprocess -d {int(folder.name[7:10])}",
+            f"Run: nnUNetv2_preprocess -d {id_of(folder)}",
         )
     return cases
 

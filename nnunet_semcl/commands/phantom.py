@@ -20,6 +20,7 @@ from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_j
 from scipy.ndimage import gaussian_filter
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.datasets import id_of
 
 EXTENT = (200.0, 256.0, 320.0)
 """Field of view in mm, along (z, y, x). The spacing follows from the shape of the grid."""
@@ -240,6 +241,6 @@ def _check_free(folder: Path) -> None:
         ours = (other / "dataset.json").is_file() and "phantom" in load_json(str(other / "dataset.json"))
         if other.name != folder.name or not ours:
             raise InputError(
-                f"{other}: the id {int(folder.name[7:10])} belongs to a data set that is not a phantom",
+                f"{other}: the id {id_of(folder)} belongs to a data set that is not a phantom",
                 "Choose another id, or another nnUNet_raw folder.",
             )

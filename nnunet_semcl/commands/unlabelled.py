@@ -27,9 +27,10 @@ from nnunet_semcl.data.unlabelled import (
     unlabelled_folder,
 )
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import channel_names, find_dataset, read_dataset_json
+from nnunet_semcl.files.datasets import channel_names, find_dataset, id_of, read_dataset_json
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.plans import read_plans, resolve_configuration
+from nnunet_semcl.files.preprocessed import preprocessed_cases
 from nnunet_semcl.files.raw_images import UnusableImageError, check_image, find_images, one_line
 from nnunet_semcl.files.training_input import check_training_input
 
@@ -86,7 +87,7 @@ def preprocess_unlabelled(
     plans, dataset_json = _read_dataset(dataset, plans_identifier)
     n_channels = len(channel_names(dataset_json))
     by_folder = _configurations_by_folder(dataset, plans, plans_identifier, configurations)
-    files = find_images(images, dataset_json["file_ending"], n_channels, plans.image_reader_writer_class())
+    files = find_images(images, dataset_json["file_ending"], n_channels)
     for folder, (configuration, *_) in by_folder.items():
         manager = plans.get_configuration(configuration)
         _check_no_labels(images, files, dataset / manager.data_identifier)
@@ -142,18 +143,18 @@ def _configurations_by_folder(
     by_folder: dict[Path, list[str]] = {}
     for name in dict.fromkeys(named or plans.available_configurations):
         data = dataset / resolve_configuration(plans.plans, name, source)["data_identifier"]
-        if any(data.glob("*.pkl")):
+        if preprocessed_cases(data):
             by_folder.setdefault(unlabelled_folder(dataset, plans.get_configuration(name)), []).append(name)
     if not by_folder:
         raise InputError(
             f"{dataset}: none of the configurations is preprocessed ({', '.join(plans.available_configurations)})",
-            f"Run: nnUNetv2_preprocess -d {int(dataset.name[7:10])} -plans_name {plans_identifier}",
+            f"Run: nnUNetv2_preprocess -d {id_of(dataset)} -plans_name {plans_identifier}",
         )
     return by_folder
 
 
 def _check_no_labels(images: Path, cases: dict[str, list[Path]], labelled: Path) -> None:
-    both = sorted(cases.keys() & {path.stem for path in labelled.glob("*.pkl")})
+    both = sorted(cases.keys() & preprocessed_cases(labelled))
     if both:
         raise InputError(
             f"{images}: the data set has labelled cases with the same names: {', '.join(both[:5])}"
@@ -163,9 +164,15 @@ def _check_no_labels(images: Path, cases: dict[str, list[Path]], labelled: Path)
 
 
 def _make_folder(folder: Path, settings: dict[str, Any]) -> None:
-    folder.mkdir(exist_ok=True)
-    for interrupted in folder.glob(f"{PARTS}*"):
-        shutil.rmtree(interrupted)
+    try:
+        folder.mkdir(exist_ok=True)
+        for interrupted in folder.glob(f"{PARTS}*"):
+            shutil.rmtree(interrupted)
+    except OSError as problem:
+        raise InputError(
+            f"cannot write {folder}: {problem.strerror}",
+            "Give yourself permission to write there, or set nnUNet_preprocessed to a folder where you may.",
+        ) from problem
     write_json(settings, folder / RECORD)
 
 

@@ -46,10 +46,16 @@ def has_image(file: Path) -> bool:
 
 
 def open_case(file: Path) -> blosc2.NDArray | np.ndarray:
-    """Opens the case's image (C, X, Y, Z). `file` has no extension."""
+    """Opens the case's image (C, X, Y, Z). `file` has no extension.
+
+    Of an older nnU-Net's compressed case it takes what nnU-Net has unpacked beside it: the archive is read as a whole.
+    """
     compressed = file.with_name(f"{file.name}.b2nd")
     if compressed.is_file():
         return blosc2.open(str(compressed), mode="r", dparams={"nthreads": 1})
+    unpacked = file.with_name(f"{file.name}.npy")
+    if unpacked.is_file():
+        return np.load(unpacked, mmap_mode="r")
     return np.load(file.with_name(f"{file.name}.npz"))["data"]
 
 

@@ -18,9 +18,17 @@ HOW_TO_ADD_ONE = {
 }
 FIX_DATASET_JSON = "Fix dataset.json in nnUNet_raw and run again: nnUNetv2_plan_and_preprocess"
 
+NAME = re.compile(r"Dataset(\d{3,})_")
+
+
+def id_of(folder: Path) -> int:
+    """Returns a data set's number; a folder of another name has 0, which nnU-Net gives to none."""
+    match = NAME.match(folder.name)
+    return int(match[1]) if match else 0
+
 
 def find_dataset(dataset_name_or_id: str, root: str = "nnUNet_preprocessed") -> Path:
-    """The folder of a data set, by name (Dataset004_Hippocampus) or id (4, 004).
+    """The folder of a data set, by name (Dataset004_Hippocampus) or id (4, 004, 1004).
 
     Args:
         root: the environment variable that names the folder to search, nnUNet_preprocessed or nnUNet_results.
@@ -35,10 +43,8 @@ def find_dataset(dataset_name_or_id: str, root: str = "nnUNet_preprocessed") -> 
             f"Set it to nnU-Net's folder of that name: export {root}=/path/to/{root}",
         )
     wanted = str(dataset_name_or_id)
-    datasets = sorted(path for path in Path(value).iterdir() if re.match(r"Dataset\d{3}_", path.name) and path.is_dir())
-    found = [
-        path for path in datasets if path.name == wanted or (wanted.isdecimal() and int(path.name[7:10]) == int(wanted))
-    ]
+    datasets = sorted(path for path in Path(value).iterdir() if NAME.match(path.name) and path.is_dir())
+    found = [path for path in datasets if path.name == wanted or (wanted.isdecimal() and id_of(path) == int(wanted))]
     if len(found) == 1:
         return found[0]
     names = ", ".join(path.name for path in found or datasets) or "none"

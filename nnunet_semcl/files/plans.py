@@ -8,6 +8,7 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.datasets import id_of
 from nnunet_semcl.files.json_files import check_keys, read_json
 from nnunet_semcl.rules import COUNT, FOLDER_NAME, Rule, json_type, number, whole_numbers
 
@@ -23,7 +24,7 @@ def read_plans(file: Path, any_version: bool = False) -> dict:
     Raises:
         InputError: the file does not exist, is not plans, or comes from another nnU-Net version.
     """
-    planning = f"nnUNetv2_plan_and_preprocess -d {int(file.parent.name[7:10])}"
+    planning = f"nnUNetv2_plan_and_preprocess -d {id_of(file.parent)}"
     if not file.is_file():
         names = sorted(path.stem for path in file.parent.glob("*.json") if path.name not in NOT_PLANS)
         raise InputError(

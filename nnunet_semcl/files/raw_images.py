@@ -20,13 +20,12 @@ class UnusableImageError(Exception):
     """One image cannot be used; the others can. The message names the file."""
 
 
-def find_images(folder: Path, file_ending: str, n_channels: int, reader: BaseReaderWriter) -> dict[str, list[Path]]:
+def find_images(folder: Path, file_ending: str, n_channels: int) -> dict[str, list[Path]]:
     """Finds the files of each case in a folder laid out as nnU-Net's imagesTr.
 
     Args:
         file_ending: file ending of the data set.
         n_channels: number of channels in the data set.
-        reader: nnU-Net's reader for this format.
 
     Returns:
         Case -> its files, in the order of their channels.
@@ -50,11 +49,9 @@ def find_images(folder: Path, file_ending: str, n_channels: int, reader: BaseRea
 
     files = _files_by_channel(folder, fitting, file_ending)
     channels = list(range(n_channels))
-    one_file_each = all(list(numbers) == [0] for numbers in files.values())
-    if n_channels > 1 and one_file_each and _holds_all(folder / fitting[0], n_channels, reader):
-        channels = [0]
     for case, numbers in files.items():
-        if list(numbers) != channels:
+        # One file may hold all channels, as RGB pictures do: check_image looks, file by file.
+        if list(numbers) not in (channels, [0]):
             raise InputError(
                 f"{folder}, case {case}: the channels are {_listed(numbers)}, but the data set has {_listed(channels)}",
                 "Complete the case, or move it out of the folder.",
@@ -122,14 +119,6 @@ def check_image(files: list[Path], n_channels: int, reader: BaseReaderWriter) ->
 def one_line(problem: Exception) -> str:
     """The last line of an error's message, where SimpleITK gives the cause, or the error's name if it has none."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[-1]
-
-
-def _holds_all(file: Path, n_channels: int, reader: BaseReaderWriter) -> bool:
-    """Whether one file has all channels, as RGB pictures do. An unreadable one passes: check_image reports it."""
-    try:
-        return len(reader.read_images([str(file)])[0]) == n_channels
-    except Exception:
-        return True
 
 
 def _differing(first: dict[str, Any], other: dict[str, Any]) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.datasets import id_of
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.rules import json_type
 
@@ -60,7 +61,7 @@ def check_fold(where: str, fold: Fold, data: Path, cases: Collection[str]) -> No
         if missing:
             raise InputError(
                 f"{where}: the case {missing[0]!r} is not preprocessed in {data}",
-                f"Fix the split, or run: nnUNetv2_preprocess -d {int(data.parent.name[7:10])}",
+                f"Fix the split, or run: nnUNetv2_preprocess -d {id_of(data.parent)}",
             )
         both = sorted(set(fold[side]) & set(fold.get("unlabelled", ())))
         if both:

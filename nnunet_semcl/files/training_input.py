@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import find_dataset, read_dataset_json
+from nnunet_semcl.files.datasets import find_dataset, id_of, read_dataset_json
 from nnunet_semcl.files.plans import read_plans, resolve_configuration
+from nnunet_semcl.files.preprocessed import check_files, preprocessed_cases
 from nnunet_semcl.files.splits import NNUNET_FOLDS, check_fold, read_splits
 
 
@@ -43,14 +44,14 @@ def check_cases(data: Path, configuration: str, plans_identifier: str, fold: int
             are too few cases for nnU-Net's own folds.
     """
     folder = data.parent
-    cases = _preprocessed_cases(data)
+    cases = preprocessed_cases(data)
     if not cases:
         raise InputError(
             f"{data} contains no preprocessed cases of configuration {configuration}",
-            f"Run: nnUNetv2_preprocess -d {int(folder.name[7:10])} -plans_name {plans_identifier} -c {configuration}",
+            f"Run: nnUNetv2_preprocess -d {id_of(folder)} -plans_name {plans_identifier} -c {configuration}",
         )
     if fold == "all":
-        _check_files(data, cases)
+        check_files(data, cases)
         return
     if not re.fullmatch(r"\d+", str(fold)):
         raise InputError(f"fold: {fold!r} is not 'all' or a whole number from 0 on", "Use one of these.")
@@ -70,35 +71,9 @@ def check_cases(data: Path, configuration: str, plans_identifier: str, fold: int
         )
     else:
         n_folds = NNUNET_FOLDS
-    _check_files(data, cases)
+    check_files(data, cases)
     if int(fold) >= n_folds:
         print(
             f"WARNING: fold {fold} is not among the {n_folds} folds of {splits_file.name} (0 to {n_folds - 1}): "
             f"nnU-Net will train on a random 80:20 split."
         )
-
-
-def _preprocessed_cases(data: Path) -> set[str]:
-    """The cases that nnU-Net finds in the folder: those with an image."""
-    files = {file for file in data.glob("*") if file.is_file()}
-    formats = {file.suffix for file in files} - {".pkl", ".npy"}
-    unexpected = {file for file in files if file.suffix not in (".pkl", ".npy", ".b2nd", ".npz")}
-    if unexpected:
-        raise InputError(f"{min(unexpected)} is not a file of a preprocessed case", "Move it out of the folder.")
-    if len(formats) > 1:
-        raise InputError(
-            f"{data} contains cases as .b2nd and as .npz, but nnU-Net reads one format",
-            "Preprocess the data set again.",
-        )
-    return {file.stem for file in files if file.suffix in formats and not file.name.endswith("_seg.b2nd")}
-
-
-def _check_files(data: Path, cases: set[str]) -> None:
-    """Checks that each case has its other files. Cases with hidden labels are not among them."""
-    for case in sorted(cases):
-        for ending in ("_seg.b2nd", ".pkl") if (data / f"{case}.b2nd").is_file() else (".pkl",):
-            if not (data / f"{case}{ending}").is_file():
-                raise InputError(
-                    f"{data / f'{case}{ending}'} does not exist, although the case has an image",
-                    f"Preprocess the case again: nnUNetv2_preprocess -d {int(data.parent.name[7:10])}",
-                )

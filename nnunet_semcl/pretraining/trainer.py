@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import zlib
@@ -25,6 +26,7 @@ from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomi
 from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.intact_cases import check_cases_are_intact
 from nnunet_semcl.files.json_files import read_json, write_json
+from nnunet_semcl.files.model_folder import check_model_folder
 from nnunet_semcl.files.training_input import check_cases
 from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
@@ -45,11 +47,13 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         num_epochs: as nnU-Net's, but of all phases together; after `initialize` those of nnU-Net's training alone.
         num_iterations_per_epoch: as nnU-Net's, and in each phase.
         use_unlabelled: whether to use unlabelled cases.
+        pretraining_is_done: whether this run continues or validates a training after its pretraining.
     """
 
     Settings: type[MethodSettings]
     phase_names: tuple[str, ...] = ("pretraining",)
     use_unlabelled = True
+    pretraining_is_done = False
     _drawn_seed: int | None = None
 
     @abstractmethod
@@ -70,9 +74,17 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
     def method_settings(self) -> MethodSettings:
         settings = self.Settings.from_plan(self.configuration_manager, self.configuration_name)
         if settings.shares is None:
-            shares, reason = self.epoch_shares(settings)
+            shares, reason = self._shares_of_this_run() or self.epoch_shares(settings)
             settings = replace(settings, shares=shares, reasons=settings.reasons | {"shares": reason})
         return settings
+
+    def _shares_of_this_run(self) -> tuple[dict[str, float], str] | None:
+        """The shares that a run has begun with: after pretraining, its cases may be gone or be others."""
+        if not self.pretraining_is_done or not self._settings_file.is_file():
+            return None
+        content = read_json(self._settings_file)
+        entry = content.get("shares") if isinstance(content, dict) else None
+        return (entry["value"], entry["reason"]) if entry else None
 
     @cached_property
     def epochs(self) -> dict[str, int]:
@@ -92,13 +104,44 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         data = Path(self.preprocessed_dataset_folder)
         check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         self.pretraining_settings()
+        if self.is_cascaded:
+            self._check_previous_stage()
+        if not self.pretraining_is_done:
+            self.check_pretraining_input()
+
+    def check_pretraining_input(self) -> None:
+        """Checks what the phases before nnU-Net's training need, and what that training will need after them.
+
+        Raises:
+            InputError: something is missing, invalid, or cannot be written.
+        """
         self.unlabelled_images()
+        if self.local_rank == 0:
+            check_model_folder(Path(self.output_folder_base), Path(self.preprocessed_dataset_folder_base))
+
+    def _check_previous_stage(self) -> None:
+        """Checks that the previous stage of the cascade has predicted the fold's cases."""
+        for case in itertools.chain(*self.do_split()):
+            file = Path(cast("str", self.folder_with_segs_from_previous_stage), case)
+            if not has_image(file):
+                stage = self.configuration_manager.previous_stage_name
+                raise InputError(
+                    f"{file} is missing: the cascade needs the prediction of {stage} for each case of the fold",
+                    f"Train {stage} first, with the same trainer and plans, in all folds.",
+                )
 
     def initialize(self) -> None:
+        if self.logger.resume and Path(self.output_folder, PRETRAINED_NAME).is_file():
+            self.pretraining_is_done = True
         self.check_input()
         self.num_epochs = self.epochs[TRAINING]
         self.seed_everything()
         super().initialize()
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        # nnU-Net's own checkpoints, for --c and --val, are later than any phase.
+        self.pretraining_is_done = True
+        super().load_checkpoint(filename_or_checkpoint)
 
     def run_training(self) -> None:
         with self.exclusive():
@@ -124,16 +167,18 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
             )
         self._check_cases_are_intact()
         folder = Path(self.output_folder)
-        if not self.logger.resume and self.local_rank == 0:
+        anew = not self.logger.resume
+        if anew and self.local_rank == 0:
             self.set_previous_run_aside()
         barrier()
-        if (folder / PRETRAINED_NAME).is_file():
+        if not anew and (folder / PRETRAINED_NAME).is_file():
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
+        self._unpack_cases()
         self._log_settings()
         phase = None
         for phase in self.pretraining_phases():
-            interrupted = phase.checkpoint.is_file()
+            interrupted = not anew and phase.checkpoint.is_file()
             barrier()  # all processes look before the first one writes the file
             if interrupted:
                 phase.resume()
@@ -149,13 +194,30 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
                 (folder / checkpoint_name(name)).unlink(missing_ok=True)
         self.print_to_log_file("Pretraining done.\n")
 
+    def _unpack_cases(self) -> None:
+        """Unpacks an older nnU-Net's .npz cases, as nnU-Net does later: each patch would read a whole archive."""
+        if self.local_rank == 0:
+            processes = max(1, get_allowed_n_proc_DA() // 2)
+            self.dataset_class.unpack_dataset(
+                self.preprocessed_dataset_folder, overwrite_existing=False, num_processes=processes, verify=True
+            )
+        barrier()
+
     def set_previous_run_aside(self) -> None:
-        """Moves a previous run's checkpoints away, so that --c finds only checkpoints of the present run."""
+        """Moves a previous run's checkpoints away, so that --c finds only checkpoints of the present run.
+
+        A run that writes no checkpoint leaves them where they are.
+        """
         folder = Path(self.output_folder)
-        for checkpoint in folder.glob("checkpoint_*.pth"):
-            (folder / PREVIOUS_RUN).mkdir(exist_ok=True)
-            os.replace(checkpoint, folder / PREVIOUS_RUN / checkpoint.name)
-            self.print_to_log_file(f"Moved {checkpoint.name} of a previous run to {folder / PREVIOUS_RUN}")
+        checkpoints = list(folder.glob("checkpoint_*.pth"))
+        if self.disable_checkpointing or not checkpoints:
+            return
+        number = next(number for number in itertools.count(1) if not (folder / f"{PREVIOUS_RUN}_{number}").exists())
+        aside = folder / f"{PREVIOUS_RUN}_{number}"
+        aside.mkdir()
+        for checkpoint in checkpoints:
+            os.replace(checkpoint, aside / checkpoint.name)
+        self.print_to_log_file(f"Moved {len(checkpoints)} checkpoints of a previous run to {aside}")
 
     def build_phase(
         self,

@@ -7,14 +7,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from skimage import io
 
 from nnunet_semcl.cli import main
-from nnunet_semcl.commands.export import KEYS, WITHOUT_PLUGIN, export_model
+from nnunet_semcl.commands.export import KEYS, WITHOUT_PLUGIN, _check_image, export_model
 from nnunet_semcl.errors import InputError
 
 if TYPE_CHECKING:
@@ -243,9 +247,16 @@ def test_existing_output_and_wrong_images_are_rejected(
     refused(output, r"-i: .*dataset\.json is not a \.nii\.gz file", image=[folders.raw / "dataset.json"])
     broken = tmp_path / "broken_0000.nii.gz"
     broken.write_bytes(b"no image")
-    refused(
-        output,
-        "nnU-Net with the plugin cannot predict with this model or this image .*Run nnUNetv2_predict",
-        image=[broken],
-    )
+    refused(output, r"-i: .*broken_0000\.nii\.gz: cannot be read .*Give the files", image=[broken])
     assert not output.exists()
+
+
+def test_one_file_may_hold_all_channels(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (8, 9, 3), dtype=np.uint8)
+    io.imsave(tmp_path / "p_0000.png", picture)
+    io.imsave(tmp_path / "grey_0000.png", picture[..., 0])
+    described = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png"}
+    plans = SimpleNamespace(image_reader_writer_class=NaturalImage2DIO)
+    _check_image([tmp_path / "p_0000.png"], described, {}, plans)
+    with pytest.raises(InputError, match=r"grey_0000\.png: number of channels is 1, but the data set has 3"):
+        _check_image([tmp_path / "grey_0000.png"], described, {}, plans)

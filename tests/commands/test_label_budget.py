@@ -291,7 +291,8 @@ def test_a_budget_whose_fold_has_changed_is_rejected(dataset: Path) -> None:
 
 
 def test_cases_that_are_not_preprocessed_are_rejected(dataset: Path) -> None:
-    os.remove(dataset / "nnUNetPlans_3d_fullres" / f"{CASES[3]}.pkl")  # as an interrupted run leaves it
+    for file in (dataset / "nnUNetPlans_3d_fullres").glob(f"{CASES[3]}*"):
+        file.unlink()
     with pytest.raises(InputError, match=f"the case '{CASES[3]}' is not preprocessed in .*nnUNetPlans_3d_fullres"):
         add_label_budget("27", 1)
     for file in dataset.glob("*/*"):
@@ -300,6 +301,21 @@ def test_cases_that_are_not_preprocessed_are_rejected(dataset: Path) -> None:
         InputError, match=f"{NAME}: no configuration has preprocessed cases. Run: nnUNetv2_preprocess -d 27"
     ):
         add_label_budget("27", 1)
+    assert not (dataset / "splits_final.json").exists()
+
+
+def test_a_case_that_nnunet_does_not_see_is_left_out_and_named(dataset: Path, capsys: pytest.CaptureFixture) -> None:
+    for ending in (".b2nd", "_seg.b2nd", ".pkl"):  # to nnU-Net, the first of them is a segmentation
+        (dataset / "nnUNetPlans_2d" / f"patient900_frame01_seg{ending}").touch()
+    add_label_budget("27", 4)
+    assert read(dataset)[:5] == plain_split(CASES)
+    assert "Left out: patient900_frame01_seg of nnUNetPlans_2d" in capsys.readouterr().out
+
+
+def test_a_case_that_lacks_a_file_is_rejected(dataset: Path) -> None:
+    (dataset / "nnUNetPlans_2d" / f"{CASES[0]}.pkl").unlink()
+    with pytest.raises(InputError, match=rf"{CASES[0]}\.pkl does not exist.*nnUNetv2_preprocess -d 27"):
+        add_label_budget("27", 4)
     assert not (dataset / "splits_final.json").exists()
 
 

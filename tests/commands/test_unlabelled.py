@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -303,6 +304,15 @@ def test_wrong_input_is_rejected_before_any_work(folders: NNUNetFolders, images:
     refused(r"none of the configurations is preprocessed \(2d.*\)\. Run: nnUNetv2_preprocess -d 999")
     (folders.preprocessed / "dataset.json").unlink()
     refused(r"dataset\.json does not exist")
+
+
+def test_a_folder_that_cannot_be_written(folders: NNUNetFolders, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(folder: Path, *args: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(InputError, match=r"cannot write .*_unlabelled: Permission denied.*nnUNet_preprocessed"):
+        preprocess_unlabelled(ID, images, num_processes=1)
 
 
 def test_by_default_all_preprocessed_configurations_are_processed(folders: NNUNetFolders, images: Path) -> None:

@@ -36,7 +36,7 @@ def write(
 
 
 def find(folder: Path, n_channels: int = 1, file_ending: str = ".nii.gz") -> dict[str, list[Path]]:
-    return find_images(folder, file_ending, n_channels, SimpleITKIO())
+    return find_images(folder, file_ending, n_channels)
 
 
 # which files make a case
@@ -90,13 +90,14 @@ def test_refuses_missing_and_extra_channels(tmp_path: Path) -> None:
 def test_one_file_is_enough_if_it_contains_all_channels(tmp_path: Path) -> None:
     colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     io.imsave(tmp_path / "street_0000.png", colours)
-    files = find_images(tmp_path, ".png", 3, NaturalImage2DIO())
-    assert files == {"street": [tmp_path / "street_0000.png"]}
+    io.imsave(tmp_path / "a_grey_one_0000.png", colours[..., 0])
+    files = find_images(tmp_path, ".png", 3)
+    assert files == {case: [tmp_path / f"{case}_0000.png"] for case in ("a_grey_one", "street")}
     check_image(files["street"], 3, NaturalImage2DIO())
-
-    write(tmp_path / "scan_0000.nii.gz")
-    with pytest.raises(InputError, match="case scan: the channels are 0000, but the data set has 0000, 0001"):
-        find(tmp_path, n_channels=2)
+    with pytest.raises(
+        UnusableImageError, match=r"a_grey_one_0000\.png: number of channels is 1, but the data set has 3"
+    ):
+        check_image(files["a_grey_one"], 3, NaturalImage2DIO())
 
 
 # images that cannot be used

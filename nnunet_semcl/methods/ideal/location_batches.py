@@ -59,12 +59,28 @@ class LocationBatches(Dataset):
             place: (N, axes) float32, the location in voxels of the key.
             position: (N, axes) float32, the location in the patch in mm.
             redrawn: () float32, number of pairs that were drawn again because their views shared too little.
+            passed_over: () float32, number of cases for which that did not help, and another case was drawn.
+
+        Raises:
+            RuntimeError: no case gives a pair of views.
         """
         with seeded(self.seed, number) as rng:
-            cases = [
-                self.images[i] for i in rng.choice(len(self.images), self.patches, self.patches > len(self.images))
-            ]
-            drawn = [self._pair(case, rng) for case in cases]
+            cases = rng.choice(len(self.images), self.patches, self.patches > len(self.images))
+            drawn, passed_over = [], 0
+            for case in cases:
+                pair = self._pair(self.images[case], rng)
+                # Such as a volume of one slice in 3D, in which no two turned views share a place.
+                for other in () if pair else rng.permutation(len(self.images)):
+                    passed_over += 1
+                    pair = self._pair(self.images[other], rng)
+                    if pair:
+                        break
+                if not pair:
+                    raise RuntimeError(
+                        f"{self.images[0].parent}: in none of {len(self.images)} cases {DRAWS} pairs of views shared "
+                        f"{FEWEST} locations. Check whether the images are empty."
+                    )
+                drawn.append(pair)
         query, key, voxel, place, source, redrawn = zip(*drawn, strict=True)
         return {
             "query": torch.stack(query),
@@ -74,9 +90,11 @@ class LocationBatches(Dataset):
             "place": torch.cat(place),
             "position": torch.cat(source) * self.spacing,
             "redrawn": torch.tensor(float(sum(redrawn))),
+            "passed_over": torch.tensor(float(passed_over)),
         }
 
-    def _pair(self, case: Path, rng: np.random.Generator) -> Pair:
+    def _pair(self, case: Path, rng: np.random.Generator) -> Pair | None:
+        """Draws two views of a patch; None if none of DRAWS pairs shares enough locations."""
         volume = open_case(case)
         two_d = len(self.views.cut_size) == 2
         size = np.array([1, *self.views.cut_size] if two_d else self.views.cut_size)
@@ -98,7 +116,4 @@ class LocationBatches(Dataset):
             voxels, places, sources = shared_locations(query[1:], key[1:], self.locations, rng)
             if len(voxels) >= min(FEWEST, self.locations):
                 return query[0], key[0], voxels, places, sources, redrawn
-        raise RuntimeError(
-            f"{case}: {DRAWS} pairs of views shared fewer than {FEWEST} locations each. "
-            "Check whether the image is empty."
-        )
+        return None

@@ -14,6 +14,8 @@ from nnunet_semcl.losses.dense_contrast import DenseContrastiveLoss
 from nnunet_semcl.networks.decoder_features import DecoderFeatures
 from nnunet_semcl.pretraining.task import PretrainingTask
 
+COUNTS = ("redrawn", "passed_over")  # of LocationBatches
+
 
 class IDEALTask(PretrainingTask):
     """Dense local contrast between a query network and a key network, its moving average.
@@ -61,18 +63,18 @@ class IDEALTask(PretrainingTask):
             voxel: (N, axes), the location in voxels of the query.
             place: (N, axes), the location in voxels of the key, between voxel centres.
             position: (N, axes), the location in the patch in mm.
-            redrawn: (), see LocationBatches.
+            redrawn, passed_over: (), see LocationBatches.
         """
         self.network(batch["query"])
-        query = self.head(features_at(self.features.features, batch["query"], batch["image"], batch["voxel"]))
+        query = self.head(features_at(self.features.take(), batch["query"], batch["image"], batch["voxel"]))
         with torch.no_grad():
             if self.training:
                 self._update_key_network()
             self.key_network(batch["key"])
-            key = self.key_head(features_at(self.key_features.features, batch["key"], batch["image"], batch["place"]))
+            key = self.key_head(features_at(self.key_features.take(), batch["key"], batch["image"], batch["place"]))
         query, key, position = gather(query), gather(key), gather(batch["position"])
         image = gather(batch["image"] * world_size() + rank())
-        figures = {"accuracy": accuracy(query.detach(), key), "redrawn": batch["redrawn"]}
+        figures = {"accuracy": accuracy(query.detach(), key), **{name: batch[name] for name in COUNTS}}
         return {"loss": self.loss(query, key, image, position), **figures}
 
     @torch.compiler.disable

@@ -99,7 +99,7 @@ def predict_pseudo_labels(
         folder: receives the predictions.
         single_component: objects that keep only their largest component.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     decoder = predictor.network.decoder
     deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
     cases = list(images)

@@ -76,7 +76,7 @@ class SemCLTask(PretrainingTask):
             patch = batch["patch"] if self.objects is None else self.objects.with_mask(batch["patch"])
             output = self.decoder(self.encoder(patch))
         if self.voxels is not None:
-            figures["voxel_loss"], more = self.voxels(self.last.features, levels_of(output)[0], batch)
+            figures["voxel_loss"], more = self.voxels(self.last.take(), levels_of(output)[0], batch)
             figures |= more
         contrast = sum(figures[name] for name in ("object_loss", "voxel_loss") if name in figures)
         if self.segmentation_loss is None:

@@ -21,7 +21,7 @@ from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.evaluation.mask_picture import draw_masks
-from nnunet_semcl.files.cases import BACKGROUND, Cases, Object, has_image
+from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
 from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
@@ -44,6 +44,7 @@ FEW_LABELS = {"coarse": 0.25, "pretraining": 0.7}  # where at least the share FE
 ALL_LABELS = {"coarse": 0.0, "pretraining": 0.1}
 FEW = 0.75
 COARSE_MASKS, REFINED_MASKS = "coarse_masks", "refined_masks"
+WITHOUT_CHECKPOINTS = "without_checkpoints"
 
 
 class SemCLTrainer(PretrainingTrainer):
@@ -70,9 +71,10 @@ class SemCLTrainer(PretrainingTrainer):
                 f'{type(self).__name__}: use_attention = False has no effect with "objective": "{objective}"',
                 'Remove it, or set "objective" to "object" or "both".',
             )
+
+    def check_pretraining_input(self) -> None:
+        super().check_pretraining_input()
         self._image_labels()
-        if self.is_cascaded:
-            self._check_previous_stage()
         coarse_model = self.pretraining_settings()["coarse_model"]
         coarse_training = coarse_model is None and self.unlabelled_images() and self.epochs["pretraining"]
         if coarse_training and not self.epochs["coarse"]:
@@ -87,7 +89,13 @@ class SemCLTrainer(PretrainingTrainer):
     def set_previous_run_aside(self) -> None:
         super().set_previous_run_aside()
         for masks in (COARSE_MASKS, REFINED_MASKS):
-            shutil.rmtree(Path(self.output_folder, masks), ignore_errors=True)
+            shutil.rmtree(self._masks_folder / masks, ignore_errors=True)
+
+    @property
+    def _masks_folder(self) -> Path:
+        """Where masks go: those of a run without checkpoints do not replace another run's."""
+        fold = Path(self.output_folder)
+        return fold / WITHOUT_CHECKPOINTS if self.disable_checkpointing else fold
 
     def pretraining_settings(self) -> dict[str, Any]:
         return {**super().pretraining_settings(), "use_attention": self.use_attention}
@@ -218,7 +226,7 @@ class SemCLTrainer(PretrainingTrainer):
     ) -> list[Cases]:
         """Returns the unlabelled cases with a model's masks; an empty list if the model finds no object in any case."""
         images = self.find_unlabelled_images(model.configuration_manager)
-        folder = Path(self.output_folder, folder_name)
+        folder = self._masks_folder / folder_name
         predict_pseudo_labels(model, images, unlabelled, self, folder, single_component)
         cases = PseudoLabelledCases(unlabelled, folder, least, self._labels_with_ignore, self.masks_background)
         for obj, count in cases.skipped.items():
@@ -274,17 +282,6 @@ class SemCLTrainer(PretrainingTrainer):
             self._image_labels(),
             self.label_manager.foreground_labels if self.is_cascaded else (),
         )
-
-    def _check_previous_stage(self) -> None:
-        """Checks that the previous stage of the cascade has predicted the training cases."""
-        for case in self.do_split()[0]:
-            file = Path(self.folder_with_segs_from_previous_stage, case)
-            if not has_image(file):
-                stage = self.configuration_manager.previous_stage_name
-                raise InputError(
-                    f"{file} is missing: the cascade needs the prediction of {stage} for each training case",
-                    f"Train {stage} first, with the same trainer and plans, in all folds.",
-                )
 
     def _image_labels(self) -> dict[str, str]:
         raw = nnUNet_raw.get()

@@ -85,5 +85,13 @@ def test_views_that_share_too_little_are_drawn_again_and_counted(
     monkeypatch.setattr(location_batches, "shared_locations", nothing_at_first)
     assert batches(images)[0]["redrawn"] == 1
     monkeypatch.setattr(location_batches, "shared_locations", lambda *args: tuple(part[:0] for part in share(*args)))
-    with pytest.raises(RuntimeError, match=r"case\d: 20 pairs of views shared fewer than 8 locations each.*Check"):
+    with pytest.raises(RuntimeError, match=r"in none of 3 cases 20 pairs of views shared 8 locations.*Check"):
         batches(images)[0]
+
+
+def test_a_case_that_gives_no_views_is_passed_over_and_counted(images: list[Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "slice.npz", data=np.full((2, 1, 40, 44), 9, np.float32))  # of one slice, in 3D
+    batch = batches([*images[:1], tmp_path / "slice"], (8, 24, 24), patches=2)[0]
+    assert batch["passed_over"] >= 1
+    assert batch["query"][:, 0].max() < 9  # both patches are of the other case
+    assert batches(images, (8, 24, 24))[0]["passed_over"] == 0

@@ -29,6 +29,7 @@ def batch(n: int = 30) -> dict[str, torch.Tensor]:
         "place": torch.stack((15 - voxel[:, 0], voxel[:, 1]), dim=1).float(),
         "position": voxel.float(),
         "redrawn": torch.tensor(2.0),
+        "passed_over": torch.tensor(1.0),
     }
 
 
@@ -57,8 +58,9 @@ def test_the_loss_uses_the_features_at_the_locations() -> None:
     t, b = task().eval(), batch()
     loss = t(b)["loss"]
     rows = b["image"], *b["voxel"].T
-    query = t.features.features.permute(0, 2, 3, 1)[rows]
-    key = t.key_features.features.permute(0, 2, 3, 1)[(b["image"], *b["place"].long().T)]
+    t.network(b["query"]), t.key_network(b["key"])
+    query = t.features.take().permute(0, 2, 3, 1)[rows]
+    key = t.key_features.take().permute(0, 2, 3, 1)[(b["image"], *b["place"].long().T)]
     query, key = (linear(x, t.head.weight, t.head.bias) for x in (query, key))
     torch.testing.assert_close(loss, DenseContrastiveLoss(0.2, 1.0)(query, key, b["image"], b["position"]))
 
@@ -103,4 +105,4 @@ def test_a_few_steps_find_the_locations() -> None:
     after = t(b)
     assert after["loss"] < before["loss"] - 0.3
     assert after["accuracy"] > before["accuracy"]
-    assert after["redrawn"] == 2
+    assert (after["redrawn"], after["passed_over"]) == (2, 1)

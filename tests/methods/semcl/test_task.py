@@ -126,7 +126,9 @@ def test_the_losses_equal_those_of_an_independent_library() -> None:
     without_mask = torch.cat((b["patch"], torch.zeros_like(b["patch"])), dim=1)
     planned = task.decoder
     logits = planned(task.encoder(without_mask))[0]
-    decoded = task.last.features  # (4, 4, 16, 16)
+    decoded = task.last.take()  # (4, 4, 16, 16)
+    with pytest.raises(RuntimeError, match="no forward pass"):  # nothing lies in memory until the next step
+        task.last.take()
     torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
     embeddings = task.voxels.head(decoded, b["voxel"])
     by_hand = torch.nn.Sequential.forward(task.voxels.head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])

@@ -151,7 +151,7 @@ def test_continuing_prefers_an_interrupted_new_run_to_an_older_result(
     trainer.print_to_log_file = lambda *args, **kwargs: lines.append(" ".join(map(str, args)))
     trainer.pretrain()
     assert any("continues after epoch 1" in line for line in lines)
-    assert (folders.fold("SemCLTrainerShort", "2d") / "previous_run" / "checkpoint_pretrained.pth").is_file()
+    assert (folders.fold("SemCLTrainerShort", "2d") / "previous_run_1" / "checkpoint_pretrained.pth").is_file()
 
 
 def test_a_broken_checkpoint_raises_before_anything_is_overwritten(
@@ -174,6 +174,32 @@ def test_disable_checkpointing_writes_no_checkpoint(make_trainer: MakeTrainer, f
     trainer.initialize()
     trainer.pretrain()
     assert not list(folders.fold("SemCLTrainerShort", "2d").glob("*.pth"))
+
+
+def test_disable_checkpointing_leaves_a_finished_fold_alone(make_trainer: MakeTrainer, folders: NNUNetFolders) -> None:
+    pretrained_weights(make_trainer())
+    fold = folders.fold("SemCLTrainerShort", "2d")
+    before = {file: file.read_bytes() for file in fold.rglob("*.pth")}
+    trainer = make_trainer()
+    trainer.disable_checkpointing = True
+    trainer.initialize()
+    planned = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    lines: list[str] = []
+    trainer.print_to_log_file = lambda *args, **kwargs: lines.append(" ".join(map(str, args)))
+    trainer.pretrain()
+    assert {file: file.read_bytes() for file in fold.rglob("*.pth")} == before
+    assert "Pretraining done.\n" in lines  # anew, not loaded from the finished run
+    assert any(not torch.equal(v, planned[k]) for k, v in trainer.network.state_dict().items())
+
+
+def test_runs_before_this_one_are_all_kept(make_trainer: MakeTrainer, folders: NNUNetFolders) -> None:
+    fold = folders.fold("SemCLTrainerShort", "2d")
+    for number in (1, 2):
+        pretrained_weights(make_trainer())
+        (fold / "checkpoint_pretrained.pth").write_text(f"run {number}")
+    make_trainer().set_previous_run_aside()
+    kept = [(fold / f"previous_run_{number}" / "checkpoint_pretrained.pth").read_text() for number in (1, 2)]
+    assert kept == ["run 1", "run 2"]
 
 
 def test_data_that_were_not_preprocessed(make_trainer: MakeTrainer, folders: NNUNetFolders) -> None:

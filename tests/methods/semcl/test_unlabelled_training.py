@@ -88,6 +88,21 @@ def test_validation_labels_do_not_influence_the_coarse_model(budget: NNUNetFolde
     assert same(first, pretrain(make_trainer(fold=FOLD)))
 
 
+def test_after_pretraining_its_cases_are_not_needed(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(fold=FOLD)
+    trainer.run_training()
+    epochs = trainer.epochs
+    for case in split(budget)["unlabelled"]:
+        for file in (budget.preprocessed / "nnUNetPlans_2d").glob(f"{case}*"):
+            file.unlink()
+    with pytest.raises(InputError, match="no preprocessed image"):
+        make_trainer(fold=FOLD).initialize()
+    continued = make_trainer(fold=FOLD, resume=True)  # as for --c and --val
+    continued.load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    assert continued.epochs == epochs
+    assert continued.current_epoch == epochs["training"]
+
+
 class Killed(Exception):
     pass
 

@@ -1,0 +1,40 @@
+"""The model's folder in nnUNet_results, tried before pretraining: nnU-Net writes there only when it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from nnunet_semcl.errors import InputError
+
+FINGERPRINT = "dataset_fingerprint.json"
+WRITTEN_BY_NNUNET = ("plans.json", "dataset.json", FINGERPRINT)
+
+
+def check_model_folder(folder: Path, preprocessed: Path) -> None:
+    """Checks that nnU-Net can write what it writes when its training starts. Changes nothing.
+
+    Args:
+        folder: of the model, TRAINER__PLANS__CONFIGURATION, which exists.
+        preprocessed: the data set's folder, from which nnU-Net copies the fingerprint.
+
+    Raises:
+        InputError: a file or the folder cannot be written, or there is no fingerprint to copy.
+    """
+    if not (preprocessed / FINGERPRINT).is_file():
+        raise InputError(
+            f"{preprocessed / FINGERPRINT} is missing, but nnU-Net copies it to the model's folder",
+            "Extract it again: nnUNetv2_extract_fingerprint -d DATASET_ID",
+        )
+    file = folder
+    try:
+        TemporaryFile(dir=folder).close()
+        for name in WRITTEN_BY_NNUNET:
+            file = folder / name
+            if file.exists():
+                file.open("ab").close()
+    except OSError as problem:
+        raise InputError(
+            f"cannot write {file}: {problem.strerror}",
+            "Give yourself permission to write there, or set nnUNet_results to another folder.",
+        ) from problem
