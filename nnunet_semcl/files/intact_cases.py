@@ -1,20 +1,30 @@
-"""Checks that preprocessed cases are intact: each is read once, before hours of training depend on it."""
+"""Checks that preprocessed cases are intact: each is read once, before hours of training depend on it.
+
+Which files were read is written beside the data set's folders, by size and time: only new and changed ones are read
+again.
+"""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import blosc2
 import numpy as np
+from nnunetv2.configuration import default_num_processes
 from tqdm import tqdm
 
-from nnunet_semcl.distributed import rank, world_size
+from nnunet_semcl.distributed import all_gather_object, rank, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import UNKNOWN, class_locations, open_case
+from nnunet_semcl.files.json_files import read_json, write_json
+
+RECORD = "intact_cases.json"  # not within a folder of cases, where nnU-Net wants files of cases alone
 
 TO_EXPORT = (  # properties that nnU-Net needs to save a validation case's prediction, after the last epoch
     "spacing",
@@ -24,12 +34,13 @@ TO_EXPORT = (  # properties that nnU-Net needs to save a validation case's predi
 )
 PREPROCESS_AGAIN = "Preprocess this case again with nnUNetv2_preprocess (an unlabelled one: nnunet-semcl unlabelled)."
 T = TypeVar("T")
+Check = tuple[Callable[[], object], list[Path]]  # what reads a case, and the files that it reads
 
 
 def check_cases_are_intact(
     labelled: Sequence[Path], unlabelled: Sequence[Path], channels: int, labels: Collection[int]
 ) -> None:
-    """Reads the cases; with several processes, each reads its share.
+    """Reads the cases that no earlier call has read; with several processes, each reads its share.
 
     Args:
         labelled: files without extension.
@@ -40,10 +51,60 @@ def check_cases_are_intact(
     Raises:
         InputError: see `check_image` and `check_labelled_case`.
     """
-    checks: list[Callable[[], object]] = [partial(check_labelled_case, case, channels, labels) for case in labelled]
-    checks += [partial(check_image, case, channels) for case in unlabelled]
-    for check in tqdm(checks[rank() :: world_size()], "Checking cases", disable=True if rank() else None):
-        check()
+    record = labelled[0].parent.parent / RECORD
+    expected = {"channels": channels, "labels": list(labels)}
+    known = _read_record(record, expected)
+    checks: list[Check] = [(partial(check_labelled_case, case, channels, labels), _files(case)) for case in labelled]
+    checks += [(partial(check_image, case, channels), [_file(case)]) for case in unlabelled]
+    new = [(check, files) for check, files in checks if not _is_known(files, known)]
+    found: dict[str, list[int]] = {}
+    with ThreadPoolExecutor(default_num_processes) as pool:  # reading and decompressing are not Python's work
+        running = {pool.submit(check): files for check, files in new[rank() :: world_size()]}
+        try:
+            for done in tqdm(as_completed(running), "Checking cases", len(running), disable=True if rank() else None):
+                done.result()
+                found |= {_key(file): _signature(file) for file in running[done]}
+        finally:
+            pool.shutdown(cancel_futures=True)
+    everyones = {key: value for each in all_gather_object(found) for key, value in each.items()}
+    if rank() == 0 and everyones:
+        with suppress(InputError):  # a folder that cannot be written costs the reading of its cases, each time
+            write_json({**expected, "files": known | everyones}, record)
+
+
+def _read_record(file: Path, expected: dict[str, Any]) -> dict[str, list[int]]:
+    """The files that were read, with size and time; none if they were read for other channels or labels."""
+    try:
+        content = read_json(file)
+    except InputError:
+        return {}
+    if not isinstance(content, dict) or any(content.get(key) != value for key, value in expected.items()):
+        return {}
+    files = content.get("files")
+    return files if isinstance(files, dict) else {}
+
+
+def _is_known(files: list[Path], known: dict[str, list[int]]) -> bool:
+    return all(file.is_file() and known.get(_key(file)) == _signature(file) for file in files)
+
+
+def _key(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"
+
+
+def _signature(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _files(case: Path) -> list[Path]:
+    """The files of a labelled case."""
+    image, properties = _file(case), case.with_name(f"{case.name}.pkl")
+    return [image, properties] if image.suffix == ".npz" else [image, _segmentation(case), properties]
+
+
+def _segmentation(case: Path) -> Path:
+    return case.with_name(f"{case.name}_seg.b2nd")
 
 
 def check_image(case: Path, channels: int) -> tuple[int, ...]:
@@ -86,7 +147,7 @@ def check_labelled_case(case: Path, channels: int, labels: Collection[int]) -> N
     if file.suffix == ".npz":
         segmentation = _read(file, lambda: np.load(file)["seg"])
     else:
-        file = case.with_name(f"{case.name}_seg.b2nd")
+        file = _segmentation(case)
         segmentation = _read(file, lambda: blosc2.open(str(file), mode="r")[:])
     if segmentation.shape != (1, *shape):
         raise InputError(

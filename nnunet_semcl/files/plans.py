@@ -9,10 +9,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.datasets import id_of
+from nnunet_semcl.files.intact_cases import RECORD
 from nnunet_semcl.files.json_files import check_keys, read_json
 from nnunet_semcl.rules import COUNT, FOLDER_NAME, Rule, json_type, number, whole_numbers
 
-NOT_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+NOT_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json", RECORD)
 
 
 def read_plans(file: Path, any_version: bool = False) -> dict:
