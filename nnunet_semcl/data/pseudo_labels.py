@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_semcl.data.components import keep_largest_components
 from nnunet_semcl.data.lazy_segmentation import FULL, LazySegmentation
 from nnunet_semcl.files.atomic import atomic_write
-from nnunet_semcl.files.cases import UNKNOWN, Cases, Object, labels_of, open_case, subsample
+from nnunet_semcl.files.cases import UNKNOWN, Object, labels_of, open_case, subsample
 
 FEWEST_VOXELS = 50  # as in the paper: an object with fewer confident voxels counts as not found
 FEWEST_OF_SIZE = 0.1  # as does one with less than this share of its size in labelled cases
@@ -94,20 +94,9 @@ class PseudoLabelledCases:
         )
 
 
-def least_voxels(cases: Cases, objects: Sequence[Object]) -> dict[Object, int]:
-    """Returns for each object the number of confident voxels with which it counts as found in an unlabelled case.
-
-    Args:
-        cases: the labelled ones.
-        objects: labels or regions.
-    """
-    sizes: dict[Object, list[int]] = {obj: [] for obj in objects}
-    for case in cases.identifiers:
-        segmentation = cases.load_case(case)[1][:]
-        for obj in objects:
-            sizes[obj].append(int(np.isin(segmentation, labels_of(obj)).sum()))
-    present = {obj: [size for size in of if size] or [0] for obj, of in sizes.items()}
-    return {obj: max(FEWEST_VOXELS, round(FEWEST_OF_SIZE * float(np.median(of)))) for obj, of in present.items()}
+def least_voxels(sizes: Sequence[int]) -> int:
+    """Returns the number of confident voxels with which an object counts as found, by its sizes in labelled cases."""
+    return max(FEWEST_VOXELS, round(FEWEST_OF_SIZE * float(np.median(sizes or [0]))))
 
 
 def _labels_of_all(objects: Sequence[Object]) -> list[int]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_semcl.data.components import keep_largest_components, single_component_objects
+from nnunet_semcl.data.components import MOST_CASES, keep_largest_components, sizes_and_single_components
 
 FOREGROUND = (1, 2)
 
@@ -26,6 +26,23 @@ def segmentation(*boxes: tuple[int, int, int]) -> np.ndarray:
     for label, start, end in boxes:
         result[start:end] = label
     return result
+
+
+def single_component_objects(*arguments: object) -> list:
+    return sizes_and_single_components(*arguments)[1]
+
+
+def test_sizes_are_those_of_the_cases_that_have_the_object() -> None:
+    cases = Segmentations(
+        segmentation((1, 0, 3), (2, 3, 6)), segmentation((1, 0, 2), (1, 9, 10)), segmentation((2, 1, 2))
+    )
+    sizes, _ = sizes_and_single_components(cases, [FOREGROUND, 1, 2, 3])
+    assert sizes == {FOREGROUND: [96, 48, 16], 1: [48, 48], 2: [48, 16], 3: []}
+
+
+def test_not_all_of_many_cases_are_read() -> None:
+    cases = Segmentations(*[segmentation((1, 0, 3))] * 95)
+    assert len(sizes_and_single_components(cases, [1])[0][1]) == 19 <= MOST_CASES
 
 
 def test_an_object_with_two_components_in_any_case_is_left_out() -> None:

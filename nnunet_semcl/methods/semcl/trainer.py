@@ -15,7 +15,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.data.components import single_component_objects
+from nnunet_semcl.data.components import sizes_and_single_components
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, least_voxels, maybe_background
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
@@ -127,11 +127,11 @@ class SemCLTrainer(PretrainingTrainer):
         if settings["coarse_model"] is None:
             yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
         # Not all foreground as one object: where some are missing, it falls into pieces.
-        single_component = single_component_objects(labelled, self._objects())
+        sizes, single_component = sizes_and_single_components(labelled, self._objects())
         names = ", ".join(map(str, single_component)) or "none"
         self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
-        least = least_voxels(labelled, objects)
+        least = {obj: least_voxels(sizes[obj]) for obj in objects}
         named = (unlabelled, least, single_component)
         cases = [labelled, *self._pseudo_labelled(self._coarse_model(), *named, COARSE_MASKS)]
         yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)

@@ -42,7 +42,9 @@ def name_it(folders: NNUNetFolders, model: Path) -> None:
 def test_its_predictions_are_the_masks_in_another_configuration(
     folders: NNUNetFolders, make_trainer: MakeTrainer, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(semcl_trainer, "single_component_objects", lambda cases, objects: [])  # no component is dropped
+    look = semcl_trainer.sizes_and_single_components
+    # No component is dropped.
+    monkeypatch.setattr(semcl_trainer, "sizes_and_single_components", lambda *of: (look(*of)[0], []))
     name_it(folders, model)
     trainer = make_trainer(fold=FOLD)
     trainer.initialize()
