@@ -138,16 +138,16 @@ class Check:
         processes = str(min(16, self.found["cores"]))
         dataset = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{int(self.args.d):03d}_*"), None)
         done = dataset and all((dataset / f"nnUNetPlans_{configuration}").is_dir() for configuration in self.args.c)
-        wanted = {"steps", "dice"} & set(self.args.sections) and not done
+        wanted = {"steps", "dice"} & set(self.args.sections)
         command = ["nnUNetv2_plan_and_preprocess", "-d", self.args.d, "-c", *self.args.c]
         command += ["-npfp", processes, "-np", *[processes] * len(self.args.c), "--no_pbar"]
         with open(self.logs / "prepare.log", "w") as log:
-            process = subprocess.Popen(_program(command), stdout=log, stderr=log) if wanted else None
+            process = subprocess.Popen(_program(command), stdout=log, stderr=log) if wanted and not done else None
             yield
-            if process is None:
-                return
-            if process.wait():
+            if process is not None and process.wait():
                 raise SystemExit(f"{' '.join(command)} failed, see {log.name}")
+        if not wanted:
+            return
         self._call("label-budget", ["nnunet-semcl", "label-budget", "-d", self.args.d, *self._budget()], 60)
         if self.args.plans == "nnUNetTinyPlans":
             self._call("plan", ["nnunet-semcl", "plan", "-d", self.args.d, "--preset", "tiny"], 60)

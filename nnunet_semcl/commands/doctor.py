@@ -9,6 +9,7 @@ import io
 import os
 import pickle
 import pkgutil
+import shutil
 import sys
 import tempfile
 import warnings
@@ -22,6 +23,9 @@ from nnunet_semcl.commands.path import EXT_TRAINER
 from nnunet_semcl.errors import InputError
 
 OLDEST_PYTHON = (3, 10)
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_GIB = 0.5  # Docker's default is 1/16
+LEAST_FILES = 1024
 SET_EXT_TRAINER = 'export nnUNet_extTrainer="$(nnunet-semcl path)"'
 ONLY_THIS_FOLDER = f"unset nnUNet_extTrainer; {SET_EXT_TRAINER}"
 INSTALL_NNUNET = 'pip install "nnunetv2>=2.8,<2.9"'
@@ -47,7 +51,15 @@ def run_doctor() -> int:
     faults = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nnU-Net's many imports warn of things that are no fault
-        for check in (check_python, check_torch, check_nnunet, check_folders, check_methods, check_trainers):
+        for check in (
+            check_python,
+            check_torch,
+            check_nnunet,
+            check_folders,
+            check_limits,
+            check_methods,
+            check_trainers,
+        ):
             for finding in check():
                 print(f"{finding.kind:5}  {finding.text}", flush=True)
                 if finding.kind == "fault":
@@ -126,6 +138,29 @@ def check_folders() -> Iterator[Finding]:
                 )
             else:
                 yield Finding("ok", f"{variable}={value}")
+
+
+def check_limits() -> Iterator[Finding]:
+    """Shared memory and open files, which the processes that make batches need: short of them, a training hangs."""
+    if SHARED_MEMORY.is_dir():
+        size = shutil.disk_usage(SHARED_MEMORY).total / 2**30
+        if size < LEAST_SHARED_GIB:
+            yield Finding(
+                "fault",
+                f"{SHARED_MEMORY} holds {size:.2f} GiB, but batches of all workers have to fit",
+                "docker run --shm-size=8g, or fewer workers: export nnUNet_n_proc_DA=2",
+            )
+        else:
+            yield Finding("ok", f"{SHARED_MEMORY} holds {size:.1f} GiB")
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
+        yield Finding("fault", f"a process may open {files} files only", f"ulimit -n {LEAST_FILES}")
+    else:
+        yield Finding("ok", "open files: enough")
 
 
 def check_trainers() -> Iterator[Finding]:

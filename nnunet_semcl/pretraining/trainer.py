@@ -47,13 +47,12 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         num_epochs: as nnU-Net's, but of all phases together; after `initialize` those of nnU-Net's training alone.
         num_iterations_per_epoch: as nnU-Net's, and in each phase.
         use_unlabelled: whether to use unlabelled cases.
-        pretraining_is_done: whether this run continues or validates a training after its pretraining.
     """
 
     Settings: type[MethodSettings]
     phase_names: tuple[str, ...] = ("pretraining",)
     use_unlabelled = True
-    pretraining_is_done = False
+    _pretraining_is_done = False  # whether this run continues or validates what comes after it
     _drawn_seed: int | None = None
 
     @abstractmethod
@@ -80,7 +79,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     def _shares_of_this_run(self) -> tuple[dict[str, float], str] | None:
         """The shares that a run has begun with: after pretraining, its cases may be gone or be others."""
-        if not self.pretraining_is_done or not self._settings_file.is_file():
+        if not self._pretraining_is_done or not self._settings_file.is_file():
             return None
         content = read_json(self._settings_file)
         entry = content.get("shares") if isinstance(content, dict) else None
@@ -106,7 +105,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         self.pretraining_settings()
         if self.is_cascaded:
             self._check_previous_stage()
-        if not self.pretraining_is_done:
+        if not self._pretraining_is_done:
             self.check_pretraining_input()
 
     def check_pretraining_input(self) -> None:
@@ -132,7 +131,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     def initialize(self) -> None:
         if self.logger.resume and Path(self.output_folder, PRETRAINED_NAME).is_file():
-            self.pretraining_is_done = True
+            self._pretraining_is_done = True
         self.check_input()
         self.num_epochs = self.epochs[TRAINING]
         self.seed_everything()
@@ -140,7 +139,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         # nnU-Net's own checkpoints, for --c and --val, are later than any phase.
-        self.pretraining_is_done = True
+        self._pretraining_is_done = True
         super().load_checkpoint(filename_or_checkpoint)
 
     def run_training(self) -> None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -162,3 +163,23 @@ def test_the_device_is_never_a_fault(
     _, finding = doctor.check_torch()
     assert finding.kind == kind
     assert device in finding.text
+
+
+def test_little_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(total=2**26))  # Docker's default
+    (fault,) = faults(doctor.check_limits())
+    assert "holds 0.06 GiB" in fault.text
+    assert "--shm-size" in fault.fix
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(total=2**33))
+    assert not faults(doctor.check_limits())
+
+
+def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", Path("/absent"))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
+    (fault,) = faults(doctor.check_limits())
+    assert (fault.text, fault.fix) == ("a process may open 256 files only", "ulimit -n 1024")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert not faults(doctor.check_limits())

@@ -195,9 +195,9 @@ def test_disable_checkpointing_leaves_a_finished_fold_alone(make_trainer: MakeTr
 def test_runs_before_this_one_are_all_kept(make_trainer: MakeTrainer, folders: NNUNetFolders) -> None:
     fold = folders.fold("SemCLTrainerShort", "2d")
     for number in (1, 2):
-        pretrained_weights(make_trainer())
+        trainer = make_trainer()
         (fold / "checkpoint_pretrained.pth").write_text(f"run {number}")
-    make_trainer().set_previous_run_aside()
+        trainer.set_previous_run_aside()
     kept = [(fold / f"previous_run_{number}" / "checkpoint_pretrained.pth").read_text() for number in (1, 2)]
     assert kept == ["run 1", "run 2"]
 
