@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import torch
-from dynamic_network_architectures.building_blocks.helper import get_matching_pool_op
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch.utils.data import Dataset
 
@@ -14,6 +15,8 @@ from nnunet_semcl.files.cases import UNKNOWN
 from nnunet_semcl.losses.deep_supervision import levels_of
 
 BOUNDARY_SHARE = 0.5
+CANDIDATES = 32  # at a boundary are some per cent of a large organ's voxels
+MOST_COUNTED = 2**16
 
 
 class VoxelBatches(Dataset):
@@ -85,22 +88,23 @@ def sample_voxels(
     """Draws up to `number` voxels, equally many per class; a class with fewer voxels gives all of them.
 
     Each class gets at least two, a pair to contrast: if `number` is too small for that, it draws some of the classes.
-    UNKNOWN is not a class.
+    UNKNOWN is not a class. Boundaries are looked for among CANDIDATES times as many voxels as a class gives.
 
     Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64, and
     whether they are at a boundary, (V,) bool.
     """
-    boundary = at_boundary(segmentations).flatten().numpy()
-    flat = segmentations.flatten().numpy()
+    volume = segmentations.numpy()
+    flat = volume.reshape(-1)
     positions, classes = [], []
-    labels = segmentations.unique().numpy()
+    labels = _values(flat)
     labels = labels[labels != UNKNOWN]
     if 2 * len(labels) > number:
         labels = np.sort(rng.choice(labels, number // 2, replace=False))
     for label in labels:
         per_class = number // len(labels)
         voxels = np.flatnonzero(flat == label)
-        edge = _draw(voxels[boundary[voxels]], int(per_class * BOUNDARY_SHARE), rng)
+        candidates = _draw(voxels, CANDIDATES * per_class, rng)
+        edge = candidates[at_boundary(volume, candidates)][: int(per_class * BOUNDARY_SHARE)]
         others = _draw(voxels, per_class, rng)  # so many that enough are left without those drawn twice
         rest = others[~np.isin(others, edge)][: per_class - len(edge)]
         positions.append(np.concatenate((edge, rest)))
@@ -109,7 +113,8 @@ def sample_voxels(
         none = torch.empty(0, dtype=torch.int64)
         return none, none, none.bool()
     drawn = np.concatenate(positions)
-    return torch.from_numpy(drawn), torch.from_numpy(np.concatenate(classes)), torch.from_numpy(boundary[drawn])
+    of_class, boundary = np.concatenate(classes), at_boundary(volume, drawn)
+    return torch.from_numpy(drawn), torch.from_numpy(of_class), torch.from_numpy(boundary)
 
 
 def _draw(voxels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
@@ -117,8 +122,22 @@ def _draw(voxels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarr
     return rng.choice(voxels, min(number, len(voxels)), replace=False)
 
 
-def at_boundary(segmentations: torch.Tensor) -> torch.Tensor:
-    """Returns whether a voxel has a neighbour of another class: (B, X, Y[, Z]) integers -> the same shape, bool."""
-    values = segmentations.float()[:, None]
-    pool = get_matching_pool_op(dimension=values.ndim - 2, pool_type="max")(3, stride=1, padding=1)
-    return (pool(values) != -pool(-values))[:, 0]
+def _values(array: np.ndarray) -> np.ndarray:
+    """The values of an array of integers, ascending; few small ones are counted, which is faster than sorting."""
+    low, high = int(array.min()), int(array.max())
+    return np.flatnonzero(np.bincount(array - low)) + low if high - low < MOST_COUNTED else np.unique(array)
+
+
+def at_boundary(segmentations: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Returns whether voxels have a neighbour of another class, diagonal ones too.
+
+    Shape: (B, X, Y[, Z]) integers, (V,) in the flattened batch -> (V,) bool.
+    """
+    own = segmentations.reshape(-1)[positions]
+    image, *place = np.unravel_index(positions, segmentations.shape)
+    found = np.zeros(len(positions), bool)
+    for step in product((-1, 0, 1), repeat=len(place)):
+        ends = zip(place, step, segmentations.shape[1:], strict=True)
+        neighbour = [np.clip(coordinate + by, 0, size - 1) for coordinate, by, size in ends]
+        found |= segmentations[(image, *neighbour)] != own
+    return found

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from dynamic_network_architectures.building_blocks.helper import get_matching_pool_op
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -16,6 +17,13 @@ from nnunet_semcl.methods.semcl.voxel_batches import (
     sample_voxels,
     voxel_classes,
 )
+
+
+def boundary_of(segmentations: torch.Tensor) -> torch.Tensor:
+    """(B, X, Y[, Z]) -> the same shape, bool: the largest and the smallest value in the neighbourhood differ."""
+    values = segmentations.float()[:, None]
+    pool = get_matching_pool_op(dimension=values.ndim - 2, pool_type="max")(3, stride=1, padding=1)
+    return (pool(values) != -pool(-values))[:, 0]
 
 
 @settings(max_examples=50, deadline=None)
@@ -31,7 +39,7 @@ def test_equally_many_of_each_class_within_the_number_asked_for(
     generator = torch.Generator().manual_seed(seed)
     segmentations = torch.randint(UNKNOWN, classes, shape, generator=generator, dtype=torch.int16)
     voxel, voxel_class, boundary = sample_voxels(segmentations, number, np.random.default_rng(seed))
-    assert torch.equal(boundary, at_boundary(segmentations).flatten()[voxel])
+    assert torch.equal(boundary, boundary_of(segmentations).flatten()[voxel])
     assert voxel.dtype == voxel_class.dtype == torch.int64
     assert torch.equal(segmentations.flatten()[voxel].long(), voxel_class)
     assert len(voxel.unique()) == len(voxel)
@@ -47,12 +55,23 @@ def test_equally_many_of_each_class_within_the_number_asked_for(
 def test_half_are_drawn_at_class_boundaries() -> None:
     segmentations = torch.zeros(1, 64, 64, dtype=torch.int16)
     segmentations[:, 32:] = 1
-    boundary = at_boundary(segmentations)
+    boundary = boundary_of(segmentations)
     assert boundary[0, 31:33].all()
     assert boundary.sum() == 2 * 64
     voxel, _, at_edge = sample_voxels(segmentations, 200, np.random.default_rng(0))
     assert torch.equal(at_edge, boundary.flatten()[voxel])
     assert 100 <= at_edge.sum() <= 110  # 50 of each class, and a few by chance
+
+
+def test_the_boundary_of_a_large_object_is_found_among_candidates() -> None:
+    segmentations = torch.zeros(1, 400, 400, dtype=torch.int64)
+    segmentations[:, 100:300, 100:300] = 1
+    assert boundary_of(segmentations).float().mean() < 0.02
+    voxel, voxel_class, at_edge = sample_voxels(segmentations, 64, np.random.default_rng(0))
+    assert torch.equal(at_edge, boundary_of(segmentations).flatten()[voxel])
+    assert len(voxel) == 64
+    assert at_edge[voxel_class == 1].sum() >= 16  # half of 32
+    assert at_edge[voxel_class == 0].sum() >= 3  # of a larger one some, where chance would give none
 
 
 def test_unknown_voxels_are_not_drawn() -> None:
@@ -63,7 +82,7 @@ def test_unknown_voxels_are_not_drawn() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (1, 6, 6, 6)])
 def test_one_class_has_no_boundary(shape: tuple[int, ...]) -> None:
-    assert not at_boundary(torch.ones(shape)).any()
+    assert not at_boundary(np.ones(shape, int), np.arange(np.prod(shape))).any()
 
 
 LABELS = {"background": 0, "a": 1, "b": 2}
