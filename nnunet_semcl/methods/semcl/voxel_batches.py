@@ -138,6 +138,6 @@ def at_boundary(segmentations: np.ndarray, positions: np.ndarray) -> np.ndarray:
     found = np.zeros(len(positions), bool)
     for step in product((-1, 0, 1), repeat=len(place)):
         ends = zip(place, step, segmentations.shape[1:], strict=True)
-        neighbour = [np.clip(coordinate + by, 0, size - 1) for coordinate, by, size in ends]
-        found |= segmentations[(image, *neighbour)] != own
+        neighbour = (image, *(np.clip(coordinate + by, 0, size - 1) for coordinate, by, size in ends))
+        found |= segmentations[neighbour] != own
     return found
