@@ -118,6 +118,12 @@ class SemCLTrainer(PretrainingTrainer):
         objects = occurring_objects(labelled, self._objects())
         seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
         held_out = validation if not seen and Attention(validation, objects).centres else None
+        if held_out is None:
+            reason = "the fold trains on its validation cases" if seen else "no validation case has an object"
+            self.print_to_log_file(f"No held-out figures: {reason}")
+        absent = [obj for obj in self._objects() if obj not in objects]
+        if absent:
+            self.print_to_log_file(f"Objects that no labelled case of the fold has: {', '.join(map(str, absent))}")
         epochs = self.epochs["pretraining"]
         if not epochs:
             return
@@ -233,6 +239,13 @@ class SemCLTrainer(PretrainingTrainer):
             self.print_to_log_file(
                 f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions (fewer than "
                 f"{least[obj]})"
+            )
+        left_out = [case for case in unlabelled if case not in cases.missing]
+        if left_out:
+            names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+            self.print_to_log_file(
+                f"Left out of {folder_name}, since no object was found: {len(left_out)} of {len(unlabelled)} cases "
+                f"({names})"
             )
         incomplete = sum(map(bool, cases.missing.values()))
         self.print_to_log_file(

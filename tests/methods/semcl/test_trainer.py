@@ -119,7 +119,23 @@ def test_batches_contain_only_training_cases(make_trainer: MakeTrainer) -> None:
 def test_fold_all_has_no_held_out_cases(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(fold="all")
     trainer.initialize()
+    lines: list[str] = []
+    trainer.print_to_log_file = lambda *args, **kwargs: lines.append(" ".join(map(str, args)))
     assert next(trainer.pretraining_phases()).held_out is None
+    assert "No held-out figures: the fold trains on its validation cases" in lines
+
+
+def test_an_object_that_no_labelled_case_has_is_named(make_trainer: MakeTrainer, folders: NNUNetFolders) -> None:
+    for path in (folders.preprocessed / "nnUNetPlans_2d").glob("*.pkl"):
+        properties = pickle.loads(path.read_bytes())
+        properties["class_locations"][3] = properties["class_locations"][3][:0]
+        path.write_bytes(pickle.dumps(properties))
+    trainer = make_trainer()
+    trainer.initialize()
+    lines: list[str] = []
+    trainer.print_to_log_file = lambda *args, **kwargs: lines.append(" ".join(map(str, args)))
+    next(trainer.pretraining_phases())
+    assert "Objects that no labelled case of the fold has: 3" in lines
 
 
 def test_continuing_skips_pretraining_that_is_done(make_trainer: MakeTrainer) -> None:

@@ -182,6 +182,8 @@ def test_a_coarse_model_that_finds_nothing_is_reported(folders: NNUNetFolders, m
     trainer.print_to_log_file = lambda *args, **kwargs: (lines.append(" ".join(map(str, args))), log(*args, **kwargs))
     pretrain(trainer)
     assert any("too few confident voxels in 2 of 2 predictions" in line for line in lines)
+    left_out = ", ".join(sorted(split(folders)["unlabelled"]))
+    assert f"Left out of coarse_masks, since no object was found: 2 of 2 cases ({left_out})" in lines
 
 
 def test_broken_properties_of_a_labelled_case_are_still_reported(
