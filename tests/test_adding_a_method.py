@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import MakeTrainer, NNUNetFolders
+from conftest import TRAINERS, MakeTrainer, NNUNetFolders
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.commands import doctor, export
@@ -20,6 +21,7 @@ from nnunet_semcl.methods import settings_by_section
 
 PAGE = Path(__file__).parent.parent / "docs" / "adding-a-method.md"
 SHORT = """
+import forked_pools
 from MaskedTrainer import MaskedTrainer
 
 
@@ -43,6 +45,7 @@ def masked(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> NNUNetFol
     method, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     (trainers / "MaskedTrainer.py").write_text(method)
     (trainers / "short.py").write_text(SHORT)
+    shutil.copy(TRAINERS / "forked_pools.py", trainers)
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers))
     folders.environment["nnUNet_extTrainer"] = str(trainers)
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import TRAINERS
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_semcl.commands.doctor import trainer_classes
@@ -24,6 +25,7 @@ DATASET = "Dataset017_BTCV"  # the pages' example
 
 # The trainers of the pages, over in seconds; nnU-Net finds them before the package's own.
 SHORT_TRAINERS = """
+import forked_pools
 from nnunet_semcl.commands.doctor import trainer_classes
 from nnunet_semcl.pretraining import phase
 
@@ -71,6 +73,7 @@ def your_data(prepared, tmp_path: Path) -> dict[str, str]:
     trainers = tmp_path / "short_trainers"
     trainers.mkdir()
     (trainers / "short_trainers.py").write_text(SHORT_TRAINERS)
+    shutil.copy(TRAINERS / "forked_pools.py", trainers)
     for folder in ("imagesTs", "FOLDER"):
         shutil.copytree(raw / "imagesTs", tmp_path / "here" / folder)
     environment = {key: value for key, value in os.environ.items() if key != EXT_TRAINER}

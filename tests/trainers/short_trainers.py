@@ -1,5 +1,7 @@
 """The tests' nnUNet_extTrainer: trainers that finish within seconds."""
 
+import forked_pools  # noqa: F401  # changes nnU-Net's
+
 from nnunet_semcl.methods.ideal.settings import IDEALSettings
 from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
 from nnunet_semcl.methods.semcl.settings import SemCLSettings
