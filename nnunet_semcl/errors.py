@@ -17,4 +17,7 @@ class InputError(RuntimeError):
     """
 
     def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(f"{problem}. {fix}")
+        super().__init__(problem, fix)  # as arguments, so that a worker process can hand the error on
+
+    def __str__(self) -> str:
+        return ". ".join(self.args)

@@ -158,10 +158,11 @@ class TimedSemCL(TimedTrainer, SemCLTrainer):
     def epoch_shares(self, settings: SemCLSettings) -> tuple[dict[str, float], str]:
         return {"coarse": 1 / 3, "pretraining": 1 / 3}, "an epoch each"
 
-    def _pseudo_labelled(self, model: Any, unlabelled: dict[str, Path], *args: Any) -> list[Cases]:
+    def _pseudo_labelled(self, *args: Any) -> list[Cases]:
         started = time.perf_counter()
-        cases = super()._pseudo_labelled(model, unlabelled, *args)
-        self.timed["masks"] = {"seconds_per_case": (time.perf_counter() - started) / max(1, len(unlabelled))}
+        cases = super()._pseudo_labelled(*args)
+        seconds = time.perf_counter() - started
+        self.timed["masks"] = {"seconds_per_case": seconds / max(1, len(self.unlabelled_images()))}
         return cases
 
 

@@ -146,9 +146,9 @@ def check_limits() -> Iterator[Finding]:
         size = shutil.disk_usage(SHARED_MEMORY).total / 2**30
         if size < LEAST_SHARED_GIB:
             yield Finding(
-                "fault",
-                f"{SHARED_MEMORY} holds {size:.2f} GiB, but batches of all workers have to fit",
-                "docker run --shm-size=8g, or fewer workers: export nnUNet_n_proc_DA=2",
+                "note",
+                f"{SHARED_MEMORY} holds {size:.2f} GiB, and batches of all workers have to fit: if a training hangs, "
+                "docker run --shm-size=8g, or export nnUNet_n_proc_DA=2",
             )
         else:
             yield Finding("ok", f"{SHARED_MEMORY} holds {size:.1f} GiB")

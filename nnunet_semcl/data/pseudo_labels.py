@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
+import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.data.components import keep_largest_components
@@ -18,6 +22,50 @@ from nnunet_semcl.files.cases import UNKNOWN, Object, labels_of, open_case, subs
 FEWEST_VOXELS = 50  # as in the paper: an object with fewer confident voxels counts as not found
 FEWEST_OF_SIZE = 0.1  # as does one with less than this share of its size in labelled cases
 AGREEMENT = 0.7  # Dice of two predictions of an object below which neither is believed
+SLICES = 16  # whose probabilities are in memory at a time
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is believed of a coarse model's predictions.
+
+    Attributes:
+        labels: nnU-Net's label manager, with the ignore label that marks what a segmentation does not know.
+        least: labels or regions that occur in the labelled cases -> confident voxels with which one counts as found.
+        single_component: objects of which only the largest component is believed.
+        masks_background: whether nnU-Net sets images to 0 outside the body.
+    """
+
+    labels: LabelManager
+    least: Mapping[Object, int]
+    single_component: Sequence[Object] = ()
+    masks_background: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's segmentation of a case.
+
+    Attributes:
+        segmentation: (X, Y, Z) int16.
+        confidence: (X, Y, Z) uint8, the probability of a voxel's label in steps of 1/FULL; with regions, of the least
+            certain region.
+    """
+
+    segmentation: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def from_logits(cls, logits: torch.Tensor, labels: LabelManager) -> Prediction:
+        """Computes it from a network's output (heads, X, Y, Z), on its device, a few slices at a time."""
+        segmentation, confidence = [], []
+        for part in logits.split(SLICES, dim=1):
+            probabilities = labels.apply_inference_nonlin(part)
+            segmentation.append(labels.convert_probabilities_to_segmentation(probabilities).short().cpu())
+            both = (probabilities, 1 - probabilities)
+            certain = torch.maximum(*both).amin(0) if labels.has_regions else probabilities.amax(0)
+            confidence.append((certain * FULL).round().byte().cpu())
+        return cls(torch.cat(segmentation).numpy(), torch.cat(confidence).numpy())
 
 
 class PseudoLabelledCases:
@@ -31,9 +79,7 @@ class PseudoLabelledCases:
         images: case -> its preprocessed image without extension. If the same folder holds a label file or properties,
             they are never opened.
         folder: where `save_pseudo_labels` wrote the predictions.
-        least: labels or regions that occur in the labelled cases -> confident voxels with which one counts as found.
-        labels: nnU-Net's label manager, with the ignore label that marks what a segmentation does not know.
-        masks_background: whether nnU-Net sets images to 0 outside the body.
+        trust: as they were saved with.
 
     Attributes:
         identifiers: the cases in which the model is confident of at least one object.
@@ -42,56 +88,27 @@ class PseudoLabelledCases:
         supervised_share: of the voxels in these cases, the share that is not ignored.
     """
 
-    def __init__(
-        self,
-        images: dict[str, Path],
-        folder: Path,
-        least: Mapping[Object, int],
-        labels: LabelManager,
-        masks_background: bool = False,
-    ) -> None:
+    def __init__(self, images: dict[str, Path], folder: Path, trust: Trust) -> None:
         self.images = images
         self.source_folder = str(folder)
-        self.labels = labels
-        self.masks_background = masks_background
+        self.trust = trust
         self.skipped: Counter[Object] = Counter()
         self.missing: dict[str, list[Object]] = {}
-        self._properties = {}
-        annotated = (-1, *labels.all_labels)  # nnU-Net's key for annotated voxels, used if there is an ignore label
-        supervised, voxels = 0, 0
+        self._properties: dict[str, dict[str, Any]] = {}
         for case in images:
-            known = self._segmentation(case)[:]
-            known[known == labels.ignore_label] = UNKNOWN
-            places = {obj: np.argwhere(np.isin(known, labels_of(obj))) for obj in least}
-            locations = {obj: subsample(places[obj]) for obj, number in least.items() if len(places[obj]) >= number}
-            missing = [obj for obj in least if obj not in locations]
-            self.skipped.update(missing)
-            if not locations:
-                continue  # otherwise a model that finds nothing would teach that the image is empty
-            self.missing[case] = missing
-            known[np.isin(known, _labels_of_all(missing))] = UNKNOWN
-            supervised += np.count_nonzero(known != UNKNOWN)
-            voxels += known.size
-            locations[annotated] = subsample(np.argwhere(known != UNKNOWN))
-            self._properties[case] = {"class_locations": locations}
+            properties = pickle.loads(_properties_file(folder / case).read_bytes())
+            self.skipped.update(properties["missing"])
+            if len(properties["missing"]) < len(trust.least):
+                # Otherwise a model that finds nothing would teach that the image is empty.
+                self._properties[case], self.missing[case] = properties, properties["missing"]
         self.identifiers = list(self._properties)
+        supervised, voxels = (sum(each[key] for each in self._properties.values()) for key in ("supervised", "voxels"))
         self.supervised_share = supervised / max(1, voxels)
 
     def load_case(self, identifier: str) -> tuple[blosc2.NDArray | np.ndarray, LazySegmentation, None, dict]:
-        segmentation = self._segmentation(identifier)
+        image, file, missing = self.images[identifier], Path(self.source_folder, identifier), self.missing[identifier]
+        segmentation = _segmentation(image, file, self.trust, missing)
         return segmentation.image, segmentation, None, self._properties[identifier]
-
-    def _segmentation(self, case: str) -> LazySegmentation:
-        file, missing = Path(self.source_folder, case), self.missing.get(case, [])
-        return LazySegmentation(
-            open_case(self.images[case]),
-            open_case(_segmentation_file(file)),
-            open_case(file),
-            self.labels.ignore_label,
-            _labels_of_all(missing),
-            maybe_background(self.labels) if missing else 0,
-            self.masks_background,
-        )
 
 
 def least_voxels(sizes: Sequence[int]) -> int:
@@ -108,52 +125,78 @@ def maybe_background(labels: LabelManager) -> int:
     return int(labels.ignore_label) + 1
 
 
-def save_pseudo_labels(
-    probabilities: np.ndarray,
-    file: Path,
-    labels: LabelManager,
-    single_component: Sequence[Object] = (),
-    second: np.ndarray | None = None,
-) -> None:
-    """Saves a case's segmentation (1, X, Y, Z) int16 as `file`_seg.b2nd, then its confidence uint8 as `file`.b2nd.
+def is_saved(file: Path) -> bool:
+    """Whether a case's pseudo-labels are complete. `file` has no extension."""
+    return _properties_file(file).is_file()
 
-    The confidence is the probability of a voxel's label, in steps of 1/255; with regions, of the least certain region.
-    It is 0 in an object on which a second prediction disagrees: Dice below AGREEMENT.
+
+def save_pseudo_labels(
+    prediction: Prediction, file: Path, image: Path, trust: Trust, second: np.ndarray | None = None
+) -> None:
+    """Saves a case's pseudo-labels.
+
+    These are the segmentation (1, X, Y, Z) int16 as `file`_seg.b2nd, its confidence uint8 as `file`.b2nd, and what is
+    found where as `file`.pkl: nobody has to read the other two to know it. A confidence becomes 0 in an object on which
+    a second prediction disagrees (Dice below AGREEMENT), and where an object has lost a smaller component, which
+    becomes background: the largest one may be the wrong one.
 
     Args:
-        probabilities: (heads, X, Y, Z), from 0 to 1.
+        prediction: of the model.
         file: path without extension.
-        labels: nnU-Net's label manager.
-        single_component: objects that keep only their largest component; the others become background of confidence 0,
-            since the largest one may be the wrong one.
-        second: the second prediction, as `probabilities`.
+        image: the case's preprocessed image without extension. A label file beside it is never opened.
+        trust: what is believed of the prediction.
+        second: the segmentation of a second prediction, (X, Y, Z).
 
     Raises:
         InputError: the files cannot be written.
     """
-    soft = np.rint(probabilities * FULL).astype(np.uint8)
-    segmentation = _hard_labels(soft, labels)
-    confidence = np.maximum(soft, FULL - soft).min(0) if labels.has_regions else soft.max(0)
-    cleaned = keep_largest_components(segmentation, single_component)
-    confidence[cleaned != segmentation] = 0
+    labels = trust.labels
+    confidence = prediction.confidence.copy()
+    cleaned = keep_largest_components(prediction.segmentation, trust.single_component)
+    confidence[cleaned != prediction.segmentation] = 0
     if second is not None:
-        other = _hard_labels(np.rint(second * FULL).astype(np.uint8), labels)
         for obj in labels.foreground_regions if labels.has_regions else labels.foreground_labels:
-            here, there = (np.isin(each, labels_of(obj)) for each in (segmentation, other))
+            here, there = (np.isin(each, labels_of(obj)) for each in (prediction.segmentation, second))
             if 2 * np.count_nonzero(here & there) < AGREEMENT * (np.count_nonzero(here) + np.count_nonzero(there)):
                 confidence[here] = 0
     for array, target in ((cleaned, _segmentation_file(file)), (confidence, file)):
         with atomic_write(target.with_name(f"{target.name}.b2nd")) as temporary:
             temporary.unlink(missing_ok=True)  # blosc2 does not overwrite a file
             blosc2.asarray(array[None], urlpath=str(temporary))
+    with atomic_write(_properties_file(file)) as temporary:
+        temporary.write_bytes(pickle.dumps(_found(image, file, trust)))
 
 
-def _hard_labels(soft: np.ndarray, labels: LabelManager) -> np.ndarray:
-    # For labels nnU-Net takes the argmax: bytes give the same result as floats in a quarter of the memory.
-    return np.asarray(
-        labels.convert_probabilities_to_segmentation(soft / FULL if labels.has_regions else soft), np.int16
+def _found(image: Path, file: Path, trust: Trust) -> dict[str, Any]:
+    """A case's properties, as nnU-Net has them: where the objects are; and which are missing, how much supervises."""
+    known = _segmentation(image, file, trust)[:]
+    known[known == trust.labels.ignore_label] = UNKNOWN
+    places = {obj: np.argwhere(np.isin(known, labels_of(obj))) for obj in trust.least}
+    locations = {obj: subsample(places[obj]) for obj, number in trust.least.items() if len(places[obj]) >= number}
+    missing = [obj for obj in trust.least if obj not in locations]
+    known[np.isin(known, _labels_of_all(missing))] = UNKNOWN
+    supervised = np.argwhere(known != UNKNOWN)
+    annotated = (-1, *trust.labels.all_labels)  # nnU-Net's key for annotated voxels
+    locations[annotated] = subsample(supervised)
+    return {"class_locations": locations, "missing": missing, "supervised": len(supervised), "voxels": known.size}
+
+
+def _segmentation(image: Path, file: Path, trust: Trust, missing: Sequence[Object] = ()) -> LazySegmentation:
+    labels = trust.labels
+    return LazySegmentation(
+        open_case(image),
+        open_case(_segmentation_file(file)),
+        open_case(file),
+        labels.ignore_label,
+        _labels_of_all(missing),
+        maybe_background(labels) if missing else 0,
+        trust.masks_background,
     )
 
 
 def _segmentation_file(case: Path) -> Path:
     return case.with_name(f"{case.name}_seg")
+
+
+def _properties_file(case: Path) -> Path:
+    return case.with_name(f"{case.name}.pkl")

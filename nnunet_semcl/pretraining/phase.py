@@ -17,13 +17,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from nnunet_semcl.distributed import all_gather_object, rank, world_size
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
 from nnunet_semcl.pretraining.history import Record, write_history
+from nnunet_semcl.pretraining.loading import load_batches
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 MAX_GRADIENT_NORM = 12  # as in nnU-Net
@@ -109,6 +110,8 @@ class PretrainingPhase:
             self.records.append({"epoch": 0, **self._held_out_figures()})
             self._save()  # from now on --c continues this run, not an earlier one
         first = int(self.records[-1]["epoch"])
+        if first == self.epochs:
+            return  # without starting workers
         for epoch, batches in enumerate(self._batches_by_epoch(first), start=first + 1):
             started = time.time()
             learning_rate = float(self.schedule.get_last_lr()[0])
@@ -164,25 +167,18 @@ class PretrainingPhase:
 
     def _batches_by_epoch(self, first_epoch: int) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
         steps = range(first_epoch * self.iterations_per_epoch, self.epochs * self.iterations_per_epoch)
-        loader = iter(self._loader(self.batches, steps))
+        loader = self._load(self.batches, steps)
         for _ in range(first_epoch, self.epochs):
             yield islice(loader, self.iterations_per_epoch)
         next(loader, None)  # reaching the end stops the workers before nnU-Net starts its own
 
-    def _loader(self, batches: Dataset, steps: Iterable[int]) -> DataLoader:
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=[_own_number(step) for step in steps],
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # the global one would depend on how often a run was continued
-        )
+    def _load(self, batches: Dataset, steps: Iterable[int]) -> Iterator[dict[str, torch.Tensor]]:
+        return load_batches(batches, steps, self.workers, self.device, self.log)
 
     @cached_property
     def _held_out_batches(self) -> list[dict[str, torch.Tensor]]:
         """Made once, by the workers: to make them after each epoch took as long as training for half of it."""
-        return [] if self.held_out is None else list(self._loader(self.held_out, range(HELD_OUT_BATCHES)))
+        return [] if self.held_out is None else list(self._load(self.held_out, range(HELD_OUT_BATCHES)))
 
     def _train(self, batches: Iterator[dict[str, torch.Tensor]], epoch: int) -> dict[str, float]:
         """Trains for one epoch and returns the means of the task's figures."""
@@ -243,11 +239,6 @@ class PretrainingPhase:
         for name in names:
             self.log(f"{self.name} {name.replace('held_out_', 'held-out ')} {record[name]:.4f}")
         self.log(f"Epoch time: {record['seconds']:.2f} s")
-
-
-def _own_number(number: int) -> int:
-    """The number of this process' batch in a step: each process draws its own batches."""
-    return number * world_size() + rank()
 
 
 def _means(sums: dict[str, float], steps: int) -> dict[str, float]:

@@ -15,22 +15,16 @@ from typing import Any, cast
 
 import numpy as np
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.utils.data import Dataset
 
-from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.distributed import all_gather_object, barrier
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.cases import has_image
 from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
-from nnunet_semcl.files.datasets import channel_names
-from nnunet_semcl.files.intact_cases import check_cases_are_intact
 from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.model_folder import check_model_folder
-from nnunet_semcl.files.training_input import check_cases
-from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.schedule import TRAINING, divide_epochs
+from nnunet_semcl.pretraining.semi_supervised_trainer import SemiSupervisedTrainer
 from nnunet_semcl.pretraining.settings import MethodSettings
 from nnunet_semcl.pretraining.task import PretrainingTask
 
@@ -38,7 +32,7 @@ PRETRAINED_NAME = "checkpoint_pretrained.pth"
 PREVIOUS_RUN = "previous_run"
 
 
-class PretrainingTrainer(InterruptibleTrainer, ABC):
+class PretrainingTrainer(SemiSupervisedTrainer, ABC):
     """A subclass defines a method's phases and settings; this class and nnU-Net do the rest.
 
     Attributes:
@@ -46,18 +40,19 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         Settings: the method's settings.
         num_epochs: as nnU-Net's, but of all phases together; after `initialize` those of nnU-Net's training alone.
         num_iterations_per_epoch: as nnU-Net's, and in each phase.
-        use_unlabelled: whether to use unlabelled cases.
     """
 
     Settings: type[MethodSettings]
     phase_names: tuple[str, ...] = ("pretraining",)
-    use_unlabelled = True
     _pretraining_is_done = False  # whether this run continues or validates what comes after it
     _drawn_seed: int | None = None
 
     @abstractmethod
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
-        """Yields the phases in order; code between two yields runs when the first phase is done."""
+        """Yields the phases in order; code between two yields runs when the first phase is done.
+
+        Phases that `is_past` may be left out.
+        """
 
     def epoch_shares(self, settings: Any) -> tuple[dict[str, float], str]:
         """Returns phase -> share of the epochs for this fold, with the reason; the setting `shares` overrides it.
@@ -100,11 +95,8 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         Raises:
             InputError: one of them is invalid.
         """
-        data = Path(self.preprocessed_dataset_folder)
-        check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
+        super().check_input()
         self.pretraining_settings()
-        if self.is_cascaded:
-            self._check_previous_stage()
         if not self._pretraining_is_done:
             self.check_pretraining_input()
 
@@ -117,17 +109,6 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         self.unlabelled_images()
         if self.local_rank == 0:
             check_model_folder(Path(self.output_folder_base), Path(self.preprocessed_dataset_folder_base))
-
-    def _check_previous_stage(self) -> None:
-        """Checks that the previous stage of the cascade has predicted the fold's cases."""
-        for case in itertools.chain(*self.do_split()):
-            file = Path(cast("str", self.folder_with_segs_from_previous_stage), case)
-            if not has_image(file):
-                stage = self.configuration_manager.previous_stage_name
-                raise InputError(
-                    f"{file} is missing: the cascade needs the prediction of {stage} for each case of the fold",
-                    f"Train {stage} first, with the same trainer and plans, in all folds.",
-                )
 
     def initialize(self) -> None:
         if self.logger.resume and Path(self.output_folder, PRETRAINED_NAME).is_file():
@@ -164,7 +145,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
                 f"{self.plans_manager.plans_name}.json: {network} is not a network with an encoder and a decoder",
                 "Plan one of nnU-Net's U-Nets, or train with -tr nnUNetTrainer.",
             )
-        self._check_cases_are_intact()
+        self.check_cases_are_intact()
         folder = Path(self.output_folder)
         anew = not self.logger.resume
         if anew and self.local_rank == 0:
@@ -173,7 +154,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
         if not anew and (folder / PRETRAINED_NAME).is_file():
             self._load_pretrained(folder / PRETRAINED_NAME)
             return
-        self._unpack_cases()
+        self.unpack_cases()
         self._log_settings()
         phase = None
         for phase in self.pretraining_phases():
@@ -185,6 +166,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
                 self.print_to_log_file(f"{phase.name.capitalize()} continues after epoch {done}: {phase.checkpoint}")
             phase.run()
             phase.task.remove_additions()
+            self.seed_everything()  # what the next phase draws does not depend on phases that --c leaves out
         if phase is None:
             return
         if not self.disable_checkpointing and self.local_rank == 0:
@@ -193,14 +175,10 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
                 (folder / checkpoint_name(name)).unlink(missing_ok=True)
         self.print_to_log_file("Pretraining done.\n")
 
-    def _unpack_cases(self) -> None:
-        """Unpacks an older nnU-Net's .npz cases, as nnU-Net does later: each patch would read a whole archive."""
-        if self.local_rank == 0:
-            processes = max(1, get_allowed_n_proc_DA() // 2)
-            self.dataset_class.unpack_dataset(
-                self.preprocessed_dataset_folder, overwrite_existing=False, num_processes=processes, verify=True
-            )
-        barrier()
+    def is_past(self, phase: str) -> bool:
+        """Whether --c continues in a later phase than this one, which then need not be built again."""
+        later = self.phase_names[self.phase_names.index(phase) + 1 :]
+        return bool(self.logger.resume) and any(Path(self.output_folder, checkpoint_name(n)).is_file() for n in later)
 
     def set_previous_run_aside(self) -> None:
         """Moves a previous run's checkpoints away, so that --c finds only checkpoints of the present run.
@@ -272,65 +250,6 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
     @property
     def _settings_file(self) -> Path:
         return Path(self.output_folder, f"{self.Settings.section}_settings.json")
-
-    @property
-    def takes_unlabelled(self) -> bool:
-        # The previous stage of a cascade predicts only the data set's own cases.
-        return self.use_unlabelled and not self.is_cascaded
-
-    def unlabelled_images(self) -> dict[str, Path]:
-        """Returns case -> image file without extension, for the unlabelled cases that this training uses."""
-        return self.find_unlabelled_images(self.configuration_manager) if self.takes_unlabelled else {}
-
-    def find_unlabelled_images(self, configuration: ConfigurationManager) -> dict[str, Path]:
-        """Returns case -> image file without extension, for a configuration's unlabelled cases.
-
-        These are the images that the user gave to `nnunet-semcl unlabelled`, and the fold's cases with hidden labels.
-
-        Raises:
-            InputError: an image is missing, or was preprocessed with other plans.
-        """
-        dataset = Path(self.preprocessed_dataset_folder_base)
-        given = unlabelled_folder(dataset, self.configuration_manager)
-        check_unlabelled(given, self.plans_manager, self.configuration_manager, self.dataset_json)
-        hidden = hidden_cases(dataset / "splits_final.json", self.fold)
-        images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
-        images |= {case: dataset / configuration.data_identifier / case for case in hidden}
-        missing = [case for case, image in images.items() if not has_image(image)]
-        if missing:
-            raise InputError(
-                f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} unlabelled cases have "
-                "none)",
-                "Preprocess them: cases of the data set with nnUNetv2_preprocess, others with nnunet-semcl unlabelled.",
-            )
-        return images
-
-    @property
-    def masks_background(self) -> bool:
-        """Whether nnU-Net sets the image to 0 wherever the segmentation is -1, outside the body."""
-        return any(self.configuration_manager.use_mask_for_norm)
-
-    def training_images(self) -> dict[str, Path]:
-        """Returns case -> image file without extension, for labelled and unlabelled cases. Opens no label."""
-        return self._images_of(self.do_split()[0]) | self.unlabelled_images()
-
-    def held_out_images(self) -> dict[str, Path]:
-        """Returns the same for the validation cases; none in fold all, which trains on them."""
-        training, validation = self.do_split()
-        return self._images_of([case for case in validation if case not in set(training)])
-
-    def _images_of(self, cases: list[str]) -> dict[str, Path]:
-        return {case: Path(self.preprocessed_dataset_folder, case) for case in cases}
-
-    def _check_cases_are_intact(self) -> None:
-        channels = len(channel_names(self.dataset_json))
-        labels = [int(label) for label in self.label_manager.all_labels]
-        if self.label_manager.has_ignore_label:
-            labels.append(self.label_manager.ignore_label)
-        labelled = sorted({case for side in self.do_split() for case in side})
-        folder = Path(self.preprocessed_dataset_folder)
-        unlabelled = list(self.unlabelled_images().values())
-        check_cases_are_intact([folder / case for case in labelled], unlabelled, channels, labels)
 
     def _log_settings(self) -> None:
         """Writes each setting with its reason to the log and to the fold's folder."""

@@ -5,12 +5,17 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import pytest
+import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.data.pseudo_labels import (
     AGREEMENT,
     FEWEST_VOXELS,
+    SLICES,
+    Prediction,
     PseudoLabelledCases,
+    Trust,
+    is_saved,
     least_voxels,
     maybe_background,
     save_pseudo_labels,
@@ -34,13 +39,25 @@ def one_hot(*boxes: tuple[int, int, float]) -> np.ndarray:
     return probabilities
 
 
+def save(probabilities: np.ndarray, file: Path, trust: Trust, second: np.ndarray | None = None) -> None:
+    image = file.with_name(f"image_{file.name}")
+    if not image.with_suffix(".b2nd").exists():
+        blosc2.asarray(np.ones((1, *SHAPE), np.float32), urlpath=str(image.with_suffix(".b2nd")))
+    there = None if second is None else predicted(second, trust.labels).segmentation
+    save_pseudo_labels(predicted(probabilities, trust.labels), file, image, trust, there)
+
+
+def predicted(probabilities: np.ndarray, labels: LabelManager) -> Prediction:
+    """As a network says it: with the logits of these probabilities."""
+    p = torch.from_numpy(probabilities).double()
+    return Prediction.from_logits(p.logit() if labels.has_regions else p.log(), labels)
+
+
 def pseudo_labelled(folder: Path, labels: LabelManager, objects: list, **cases: np.ndarray) -> PseudoLabelledCases:
+    trust = Trust(labels, dict.fromkeys(objects, FEWEST_VOXELS))
     for case, probabilities in cases.items():
-        save_pseudo_labels(probabilities, folder / case, labels)
-        image = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(1, *SHAPE)
-        blosc2.asarray(image, urlpath=str(folder / f"image_{case}.b2nd"))
-    images = {case: folder / f"image_{case}" for case in cases}
-    return PseudoLabelledCases(images, folder, dict.fromkeys(objects, FEWEST_VOXELS), labels)
+        save(probabilities, folder / case, trust)
+    return PseudoLabelledCases({case: folder / f"image_{case}" for case in cases}, folder, trust)
 
 
 def rows(segmentation: np.ndarray) -> list[int]:
@@ -86,9 +103,9 @@ def test_objects_with_few_voxels_are_skipped_and_counted(tmp_path: Path) -> None
 
 
 def test_an_object_that_is_small_for_its_kind_is_not_found_and_its_voxels_say_nothing(tmp_path: Path) -> None:
-    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 1.0)))
-    least = {1: FEWEST_VOXELS, 2: 3 * 12 * 5}
-    small = PseudoLabelledCases(cases.images, tmp_path, least, LABELS)
+    trust = Trust(LABELS, {1: FEWEST_VOXELS, 2: 3 * 12 * 5})
+    save(one_hot((0, 4, 1.0), (6, 10, 1.0)), tmp_path / "x", trust)
+    small = PseudoLabelledCases({"x": tmp_path / "image_x"}, tmp_path, trust)
     assert small.missing == {"x": [2]}
     assert small.skipped == {2: 1}
     _, segmentation, _, properties = small.load_case("x")
@@ -110,7 +127,7 @@ def test_an_object_on_which_two_predictions_disagree_is_not_believed(
     first, second = one_hot((0, 8, 1.0), (10, 12, 1.0)), one_hot((*rows_of_second, 1.0), (10, 12, 1.0))
     overlap, sizes = 8 - rows_of_second[0], 8 + rows_of_second[1] - rows_of_second[0]
     assert (2 * overlap / sizes >= AGREEMENT) == believed
-    save_pseudo_labels(first, tmp_path / "x", LABELS, second=second)
+    save(first, tmp_path / "x", Trust(LABELS, {1: 1}), second)
     confidence = blosc2.open(str(tmp_path / "x.b2nd"))[:]
     assert rows(confidence) == [255 * believed] * 8 + [255] * 4
 
@@ -140,7 +157,9 @@ def test_the_confidence_is_saved_in_steps_of_1_255_and_replaced_atomically(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probabilities = np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32)
-    save_pseudo_labels(probabilities, tmp_path / "x", LABELS)
+    probabilities /= probabilities.sum(0)
+    trust = Trust(LABELS, {1: 1})
+    save(probabilities, tmp_path / "x", trust)
     before = (tmp_path / "x.b2nd").read_bytes()
     confidence = blosc2.open(str(tmp_path / "x.b2nd"))[:]
     np.testing.assert_allclose(confidence[0] / 255, probabilities.max(0), atol=0.5 / 255 + 1e-6)
@@ -152,9 +171,9 @@ def test_the_confidence_is_saved_in_steps_of_1_255_and_replaced_atomically(
     with monkeypatch.context() as patch:
         patch.setattr(blosc2, "asarray", full)
         with pytest.raises(InputError, match="No space"):
-            save_pseudo_labels(probabilities / 2, tmp_path / "x", LABELS)
+            save(probabilities[::-1].copy(), tmp_path / "x", trust)
     assert (tmp_path / "x.b2nd").read_bytes() == before
-    save_pseudo_labels(probabilities / 2, tmp_path / "x", LABELS)
+    save(probabilities[::-1].copy() ** 2, tmp_path / "x", trust)
     assert (tmp_path / "x.b2nd").read_bytes() != before
 
 
@@ -172,22 +191,57 @@ def test_all_but_the_largest_component_become_unsure_background(tmp_path: Path, 
         probabilities[0, :, 0:8], probabilities[0, :, 10:12] = 1, 1
     else:
         probabilities = one_hot((0, 8, 1.0), (10, 12, 1.0))
-    save_pseudo_labels(probabilities, tmp_path / "x", labels, [(1, 2)])
+    save(probabilities, tmp_path / "x", Trust(labels, {1: 1}, [(1, 2)]))
     segmentation = blosc2.open(str(tmp_path / "x_seg.b2nd"))[:]
     assert rows(segmentation) == [1] * 8 + [0] * 4
     assert rows(blosc2.open(str(tmp_path / "x.b2nd"))[:]) == [255] * 10 + [0] * 2
 
 
 def test_outside_the_body_labels_are_minus_one_as_nnunets_own(tmp_path: Path) -> None:
-    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 6, 1.0), (6, 12, 1.0)))
     image = np.ones((2, *SHAPE), np.float32)
     image[:, :, :3] = 0
     image[0, :, 3:5] = 0  # the other channel shows something
-    blosc2.asarray(image, urlpath=str(tmp_path / "masked.b2nd"))
-    images = {"x": tmp_path / "masked"}
-    least = dict.fromkeys([1, 2], FEWEST_VOXELS)
-    masked = PseudoLabelledCases(images, tmp_path, least, cases.labels, masks_background=True)
-    assert rows(masked.load_case("x")[1][:]) == [-1] * 3 + [1] * 3 + [2] * 6
-    assert rows(masked.load_case("x")[1][:, :, 2:4]) == [-1, 1]
-    unmasked = PseudoLabelledCases(images, tmp_path, least, cases.labels)
-    assert rows(unmasked.load_case("x")[1][:]) == [1] * 6 + [2] * 6
+    blosc2.asarray(image, urlpath=str(tmp_path / "image_x.b2nd"))
+    for masks_background, outside in ((True, -1), (False, 1)):
+        trust = Trust(LABELS, dict.fromkeys([1, 2], FEWEST_VOXELS), masks_background=masks_background)
+        save(one_hot((0, 6, 1.0), (6, 12, 1.0)), tmp_path / "x", trust)
+        cases = PseudoLabelledCases({"x": tmp_path / "image_x"}, tmp_path, trust)
+        _, segmentation, _, properties = cases.load_case("x")
+        assert rows(segmentation[:]) == [outside] * 3 + [1] * 3 + [2] * 6
+        assert rows(segmentation[:, :, 2:4]) == [outside, 1]
+        assert properties["class_locations"][1][:, 2].min() == (3 if masks_background else 0)
+        assert cases.supervised_share == pytest.approx(9 / 12 if masks_background else 1)
+
+
+def test_a_case_is_saved_when_its_last_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnunet_semcl.data.pseudo_labels.pickle.dumps", lambda content: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save(one_hot((0, 6, 1.0), (6, 12, 1.0)), tmp_path / "x", Trust(LABELS, {1: 1}))
+    assert (tmp_path / "x.b2nd").is_file()
+    assert not is_saved(tmp_path / "x")
+    monkeypatch.undo()
+    save(one_hot((0, 6, 1.0), (6, 12, 1.0)), tmp_path / "x", Trust(LABELS, {1: 1}))
+    assert is_saved(tmp_path / "x")
+
+
+def test_to_read_them_only_the_small_files_are_read(tmp_path: Path) -> None:
+    cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=one_hot((0, 4, 1.0), (6, 10, 1.0)))
+    for file in tmp_path.glob("*.b2nd"):
+        file.write_bytes(b"not read")
+    again = PseudoLabelledCases(cases.images, tmp_path, cases.trust)
+    assert again.identifiers == ["x"]
+    assert again.supervised_share == cases.supervised_share == 1
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
+def test_logits_are_taken_a_few_slices_at_a_time(labels: LabelManager) -> None:
+    """Against nnU-Net's own functions on the whole volume."""
+    heads = 2 if labels.has_regions else 3
+    logits = torch.randn(heads, 2 * SLICES + 3, 5, 4, generator=torch.Generator().manual_seed(0)).half()
+    prediction = Prediction.from_logits(logits, labels)
+    probabilities = labels.apply_inference_nonlin(logits)
+    expected = labels.convert_probabilities_to_segmentation(probabilities).numpy()
+    np.testing.assert_array_equal(prediction.segmentation, expected)
+    p = probabilities.numpy()
+    confidence = np.maximum(p, 1 - p).min(0) if labels.has_regions else p.max(0)
+    np.testing.assert_allclose(prediction.confidence / 255, confidence, atol=0.5 / 255 + 1e-6)

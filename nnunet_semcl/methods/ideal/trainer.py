@@ -14,12 +14,11 @@ import torch
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from nnunet_semcl.data.copy_paste import pasted
 from nnunet_semcl.data.image_only_cases import ImageOnlyCases
 from nnunet_semcl.data.training_batches import TrainingBatches
-from nnunet_semcl.distributed import own_share, world_size
+from nnunet_semcl.distributed import own_share
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.losses.bidirectional_consistency import BidirectionalConsistencyLoss, ramp_up
 from nnunet_semcl.losses.deep_supervision import levels_of
@@ -28,6 +27,7 @@ from nnunet_semcl.methods.ideal.location_batches import LocationBatches
 from nnunet_semcl.methods.ideal.settings import IDEALSettings
 from nnunet_semcl.methods.ideal.task import IDEALTask
 from nnunet_semcl.networks.two_decoders import TwoDecoders
+from nnunet_semcl.pretraining.loading import load_batches
 from nnunet_semcl.pretraining.phase import MOST_OVERFLOWS, PretrainingPhase
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
@@ -107,11 +107,9 @@ class IDEALTrainer(PretrainingTrainer):
             f"Training with two decoders: {self.batch_size} labelled and {self.batch_size} unlabelled patches per batch"
         )
         batches = TrainingBatches(self, [cases], self.phase_seed("training"), copy_paste=False, plain_view=True)
-        first = self.current_epoch * self.num_iterations_per_epoch * world_size() + self.local_rank
-        numbers = count(first, world_size())
-        self.unlabelled_batches = iter(
-            DataLoader(batches, batch_size=None, sampler=numbers, num_workers=get_allowed_n_proc_DA() // 2)
-        )
+        steps = count(self.current_epoch * self.num_iterations_per_epoch)
+        workers = get_allowed_n_proc_DA() // 2
+        self.unlabelled_batches = load_batches(batches, steps, workers, self.device, self.print_to_log_file)
         self.consistency_loss = BidirectionalConsistencyLoss(cast("nn.Module", self.loss))
         forward = torch.compile(self.two_decoders) if self._do_i_compile() else self.two_decoders
         self.two_decoders_forward = cast("nn.Module", forward)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import numpy as np
 import torch
+from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
-from nnunet_semcl.data.pseudo_labels import save_pseudo_labels
+from nnunet_semcl.data.pseudo_labels import Prediction, Trust, is_saved, save_pseudo_labels
 from nnunet_semcl.distributed import barrier, rank, world_size
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.cases import Object, open_case
+from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.files.checkpoints import load_safely
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
@@ -87,55 +90,77 @@ def predict_pseudo_labels(
     own_images: dict[str, Path],
     trainer: PretrainingTrainer,
     folder: Path,
-    single_component: Sequence[Object],
+    trust: Trust,
 ) -> None:
-    """Predicts each case that has no file in the folder yet, and saves the probabilities on the trainer's own grid.
+    """Predicts each case that is not in the folder yet; a pool of processes judges and saves what is predicted.
 
     Args:
         predictor: the coarse model.
         images: case -> image without extension, preprocessed for the predictor's configuration.
-        own_images: the same for the trainer's configuration.
+        own_images: the same for the trainer's configuration, on whose grid pseudo-labels are saved.
         trainer: defines the grid.
-        folder: receives the predictions.
-        single_component: objects that keep only their largest component.
+        folder: receives the pseudo-labels.
+        trust: what is believed of the predictions.
+
+    Raises:
+        InputError: the folder cannot be written, or a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     decoder = predictor.network.decoder
     deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
     cases = list(images)
     turns = range(0, len(cases), world_size())
-    for turn in tqdm(turns, "Masks of unlabelled cases", disable=True if rank() else None):
-        barrier()  # at each turn: the processes drift apart, and NCCL waits for ten minutes
-        case = cases[turn + rank()] if turn + rank() < len(cases) else None
-        if case and not (folder / f"{case}.b2nd").is_file():
-            image = images[case]
-            voxels = torch.from_numpy(open_case(image)[:])
-            shape = open_case(own_images[case]).shape[1:]
-            probabilities = _predict(predictor, voxels, shape, trainer)
-            second = None
-            if predictor.allowed_mirroring_axes:
-                # Where mirrored images are seen otherwise, the model knows little.
-                predictor.use_mirroring = False
-                second = _predict(predictor, voxels, shape, trainer)
-                predictor.use_mirroring = True
-            save_pseudo_labels(probabilities, folder / case, predictor.label_manager, single_component, second)
+    # As nnU-Net's export: spawned, since CUDA does not survive a fork.
+    with ProcessPoolExecutor(default_num_processes, multiprocessing.get_context("spawn")) as pool:
+        saving: deque[Future] = deque()
+        for turn in tqdm(turns, "Masks of unlabelled cases", disable=True if rank() else None):
+            barrier()  # at each turn: the processes drift apart, and NCCL waits for ten minutes
+            case = cases[turn + rank()] if turn + rank() < len(cases) else None
+            if case and not is_saved(folder / case):
+                predictions = _predict(predictor, images[case], open_case(own_images[case]).shape[1:], trainer)
+                while len(saving) >= default_num_processes:  # predictions that wait are in memory
+                    _finish(saving.popleft())
+                saving.append(pool.submit(_save, predictions, folder / case, own_images[case], trust))
+        for future in saving:
+            _finish(future)
     decoder.deep_supervision = deep_supervision
     barrier()
 
 
+def _save(predictions: list[Prediction], file: Path, image: Path, trust: Trust) -> None:
+    first, *second = predictions
+    save_pseudo_labels(first, file, image, trust, second[0].segmentation if second else None)
+
+
+def _finish(future: Future) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that saves masks was killed, probably because memory ran out",
+            f"Set nnUNet_def_n_proc to less than {default_num_processes}, and run the same command with --c.",
+        ) from error
+
+
 def _predict(
-    predictor: nnUNetPredictor, image: torch.Tensor, shape: tuple[int, ...], trainer: PretrainingTrainer
-) -> np.ndarray:
-    """Returns the probabilities (heads, *shape) of an image (C, X, Y, Z), on the trainer's own grid."""
-    logits = predictor.predict_sliding_window_return_logits(image).float().cpu()
-    if logits.shape[1:] != shape:
-        logits = predictor.configuration_manager.resampling_fn_probabilities(
-            logits,
-            shape,
-            _spacing(predictor.plans_manager, predictor.configuration_manager),
-            _spacing(trainer.plans_manager, trainer.configuration_manager),
-        )
-    return predictor.label_manager.apply_inference_nonlin(logits).numpy()
+    predictor: nnUNetPredictor, image: Path, shape: tuple[int, ...], trainer: PretrainingTrainer
+) -> list[Prediction]:
+    """Predicts an image on the trainer's grid of this shape; with mirroring, a second time without."""
+    voxels = torch.from_numpy(open_case(image)[:])
+    predictions = []
+    # Where mirrored images are seen otherwise, the model knows little.
+    for mirroring in (True, False) if predictor.allowed_mirroring_axes else (False,):
+        predictor.use_mirroring = mirroring
+        logits = predictor.predict_sliding_window_return_logits(voxels)
+        if logits.shape[1:] != shape:
+            logits = predictor.configuration_manager.resampling_fn_probabilities(
+                logits.float().cpu(),
+                shape,
+                _spacing(predictor.plans_manager, predictor.configuration_manager),
+                _spacing(trainer.plans_manager, trainer.configuration_manager),
+            )
+        predictions.append(Prediction.from_logits(torch.as_tensor(logits), predictor.label_manager))
+    return predictions
 
 
 def _predictor(device: torch.device) -> nnUNetPredictor:

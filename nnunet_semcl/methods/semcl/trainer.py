@@ -16,7 +16,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.data.components import sizes_and_single_components
-from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, least_voxels, maybe_background
+from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, Trust, is_saved, least_voxels, maybe_background
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
 from nnunet_semcl.errors import InputError
@@ -130,20 +130,28 @@ class SemCLTrainer(PretrainingTrainer):
         if not unlabelled:
             yield self._contrast_phase("pretraining", [labelled], held_out, objects, epochs)
             return
-        if settings["coarse_model"] is None:
-            yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
+        refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
+        trust = self._trust(labelled, objects)
+        if not (self.is_past("pretraining") and self._has_masks(REFINED_MASKS)):
+            if settings["coarse_model"] is None and not (self.is_past("coarse") and self._has_masks(COARSE_MASKS)):
+                yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
+            cases = [labelled, *self._pseudo_labelled(self._coarse_model(), trust, COARSE_MASKS)]
+            yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
+        if refinement:
+            cases = [labelled, *self._pseudo_labelled(own_model(self), trust, REFINED_MASKS)]
+            yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
+
+    def _trust(self, labelled: Cases, objects: list[Object]) -> Trust:
+        """What is believed of masks, as far as the labelled cases tell."""
         # Not all foreground as one object: where some are missing, it falls into pieces.
         sizes, single_component = sizes_and_single_components(labelled, self._objects())
         names = ", ".join(map(str, single_component)) or "none"
         self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
-        refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
         least = {obj: least_voxels(sizes[obj]) for obj in objects}
-        named = (unlabelled, least, single_component)
-        cases = [labelled, *self._pseudo_labelled(self._coarse_model(), *named, COARSE_MASKS)]
-        yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
-        if refinement:
-            cases = [labelled, *self._pseudo_labelled(own_model(self), *named, REFINED_MASKS)]
-            yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
+        return Trust(self._labels_with_ignore, least, single_component, self.masks_background)
+
+    def _has_masks(self, folder_name: str) -> bool:
+        return all(is_saved(self._masks_folder / folder_name / case) for case in self.unlabelled_images())
 
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
@@ -222,23 +230,17 @@ class SemCLTrainer(PretrainingTrainer):
         named = self.pretraining_settings()["coarse_model"]
         return own_model(self) if named is None else named_model(Path(named), self)
 
-    def _pseudo_labelled(
-        self,
-        model: nnUNetPredictor,
-        unlabelled: dict[str, Path],
-        least: dict[Object, int],
-        single_component: list[Object],
-        folder_name: str,
-    ) -> list[Cases]:
+    def _pseudo_labelled(self, model: nnUNetPredictor, trust: Trust, folder_name: str) -> list[Cases]:
         """Returns the unlabelled cases with a model's masks; an empty list if the model finds no object in any case."""
-        images = self.find_unlabelled_images(model.configuration_manager)
+        unlabelled = self.unlabelled_images()
         folder = self._masks_folder / folder_name
-        predict_pseudo_labels(model, images, unlabelled, self, folder, single_component)
-        cases = PseudoLabelledCases(unlabelled, folder, least, self._labels_with_ignore, self.masks_background)
+        images = self.find_unlabelled_images(model.configuration_manager)
+        predict_pseudo_labels(model, images, unlabelled, self, folder, trust)
+        cases = PseudoLabelledCases(unlabelled, folder, trust)
         for obj, count in cases.skipped.items():
             self.print_to_log_file(
                 f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions (fewer than "
-                f"{least[obj]})"
+                f"{trust.least[obj]})"
             )
         left_out = [case for case in unlabelled if case not in cases.missing]
         if left_out:

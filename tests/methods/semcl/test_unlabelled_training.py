@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import os
 import pickle
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -14,9 +20,17 @@ from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_semcl.cli import main
-from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, maybe_background, save_pseudo_labels
+from nnunet_semcl.data import pseudo_labels
+from nnunet_semcl.data.pseudo_labels import (
+    Prediction,
+    PseudoLabelledCases,
+    Trust,
+    maybe_background,
+    save_pseudo_labels,
+)
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import open_case
+from nnunet_semcl.methods.semcl import coarse_model
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 
@@ -107,7 +121,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", ["coarse", "soft masks", "pretraining", "refined masks", "refinement"])
+@pytest.mark.parametrize("moment", ["coarse", "coarse masks", "pretraining", "refined masks", "refinement"])
 def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
     budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -117,19 +131,16 @@ def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
     interrupted.initialize()
     with monkeypatch.context() as patch:
         if "masks" in moment:
-            from nnunet_semcl.methods.semcl import coarse_model
+            predict, calls = coarse_model._predict, []
 
-            save, calls = coarse_model.save_pseudo_labels, []
-
-            def die(*args: object) -> None:
+            def die(*args: Any) -> Any:
                 calls.append(args)
-                if len(calls) == (2 if moment == "soft masks" else 4):  # the second of two cases
+                if len(calls) == (2 if moment == "coarse masks" else 4):  # the second of two cases
                     raise Killed
-                save(*args)
+                return predict(*args)
 
-            patch.setattr(coarse_model, "save_pseudo_labels", die)
+            patch.setattr(coarse_model, "_predict", die)
         else:
-            from nnunet_semcl.pretraining.phase import PretrainingPhase
 
             def die_in(phase: PretrainingPhase) -> None:
                 if phase.name == moment:
@@ -139,10 +150,62 @@ def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
         with pytest.raises(Killed):
             interrupted.pretrain()
     continued = make_trainer(fold=FOLD, resume=True)
+    lines = logged(continued)
     assert same(uninterrupted, pretrain(continued))
+    built = [line.split()[0].lower() for line in lines if " by " in line and "Task:" in line]
+    # The model of the masks that are not complete, and what follows; no phase that is past.
+    order = ["coarse", "coarse masks", "pretraining", "refined masks", "refinement"]
+    first = order.index(moment) - ("masks" in moment)
+    assert built == [phase for phase in order[first:] if "masks" not in phase]
 
 
-def test_a_new_run_predicts_its_own_soft_masks(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
+def logged(trainer: SemCLTrainer) -> list[str]:
+    """The lines that a trainer writes from now on."""
+    lines: list[str] = []
+    log = trainer.print_to_log_file
+    trainer.print_to_log_file = lambda *args, **kwargs: (lines.append(" ".join(map(str, args))), log(*args, **kwargs))
+    return lines
+
+
+def test_masks_are_saved_by_spawned_processes(
+    folders: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in real trainings: everything reaches the processes, and the same pseudo-labels come out."""
+    assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
+    trainer = make_trainer(fold=FOLD)
+    trainer.initialize()
+    images, model = trainer.unlabelled_images(), coarse_model.own_model(trainer)
+    trust = trainer._trust(trainer.get_tr_and_val_datasets()[0], trainer._objects())
+    written = []
+    for name, processes in (("forked", coarse_model.multiprocessing), ("spawned", multiprocessing)):
+        monkeypatch.setattr(coarse_model, "multiprocessing", processes)
+        folder = folders.root / name
+        coarse_model.predict_pseudo_labels(model, images, images, trainer, folder, trust)
+        written.append({file.name: blosc2.open(str(file))[:] for file in folder.glob("*.b2nd")})
+        assert all(pseudo_labels.is_saved(folder / case) for case in images)
+    assert written[0].keys() == written[1].keys()
+    assert all(np.array_equal(written[0][name], written[1][name]) for name in written[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [("full", "cannot write .*: No space left"), ("killed", "a process .* was killed, probably")]
+)
+def test_a_process_that_cannot_save_stops_the_training(
+    budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        if fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pseudo_labels.blosc2, "asarray", fail)
+    trainer = make_trainer(fold=FOLD)
+    with pytest.raises(InputError, match=message):
+        pretrain(trainer)
+    assert not list(Path(trainer.output_folder).glob("checkpoint_pretraining.pth"))
+
+
+def test_a_new_run_predicts_its_own_masks(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     pretrain(make_trainer(fold=FOLD))
     masks = budget.fold("SemCLTrainerShort", "2d", fold=FOLD) / "coarse_masks"
     for mask in masks.glob("*.b2nd"):
@@ -177,9 +240,7 @@ def test_a_coarse_model_that_finds_nothing_is_reported(folders: NNUNetFolders, m
     """The coarse training is too short for confident voxels, so contrast uses the labelled cases only."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     trainer = make_trainer(fold=FOLD)
-    lines: list[str] = []
-    log = trainer.print_to_log_file
-    trainer.print_to_log_file = lambda *args, **kwargs: (lines.append(" ".join(map(str, args))), log(*args, **kwargs))
+    lines = logged(trainer)
     pretrain(trainer)
     assert any("too few confident voxels in 2 of 2 predictions" in line for line in lines)
     left_out = ", ".join(sorted(split(folders)["unlabelled"]))
@@ -203,6 +264,12 @@ def make_regions(budget: NNUNetFolders) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": labels, "regions_class_order": [1, 4]}))
 
 
+def save(probabilities: np.ndarray, file: Path, image: Path, trust: Trust) -> None:
+    p = torch.from_numpy(probabilities)
+    logits = p.logit() if trust.labels.has_regions else p.log()
+    save_pseudo_labels(Prediction.from_logits(logits, trust.labels), file, image, trust)
+
+
 @pytest.mark.parametrize("regions", [False, True])
 def test_what_pseudo_labels_do_not_know_has_no_gradient(
     budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, regions: bool
@@ -213,14 +280,14 @@ def test_what_pseudo_labels_do_not_know_has_no_gradient(
     trainer = make_trainer(fold=FOLD)
     trainer.initialize()
     images = trainer.unlabelled_images()
+    trust = Trust(trainer._labels_with_ignore, dict.fromkeys(trainer._objects()[:1], 1))
     for case, image in images.items():
         shape = open_case(image).shape[1:]
         probabilities = np.zeros((trainer.label_manager.num_segmentation_heads, *shape), np.float32)
         probabilities[1 - regions] = 1  # label 1, or the first region
         probabilities[:, ..., : shape[-1] // 2] = 0.5  # unsure of everything
-        save_pseudo_labels(probabilities, tmp_path / case, trainer.label_manager)
-    least = dict.fromkeys(trainer._objects()[:1], 1)
-    cases = PseudoLabelledCases(images, tmp_path, least, trainer._labels_with_ignore)
+        save(probabilities, tmp_path / case, image, trust)
+    cases = PseudoLabelledCases(images, tmp_path, trust)
     assert not any(cases.missing.values())
     batch = trainer._patches("pretraining", [cases], False, trainer._labels_with_ignore)[0]
     assert not batch["missing"].any()
@@ -245,6 +312,7 @@ def test_background_may_be_an_object_that_was_not_found(
     trainer.initialize()
     images = trainer.unlabelled_images()
     found, missing = trainer._objects()[:2]
+    trust = Trust(trainer._labels_with_ignore, {found: 1, missing: 1})
     for case, image in images.items():
         shape = open_case(image).shape[1:]
         probabilities = np.zeros((trainer.label_manager.num_segmentation_heads, *shape), np.float32)
@@ -253,8 +321,8 @@ def test_background_may_be_an_object_that_was_not_found(
         else:
             probabilities[1, ..., : shape[-1] // 2] = 1
             probabilities[0, ..., shape[-1] // 2 :] = 1
-        save_pseudo_labels(probabilities, tmp_path / case, trainer.label_manager)
-    cases = PseudoLabelledCases(images, tmp_path, {found: 1, missing: 1}, trainer._labels_with_ignore)
+        save(probabilities, tmp_path / case, image, trust)
+    cases = PseudoLabelledCases(images, tmp_path, trust)
     assert all(of == [missing] for of in cases.missing.values())
     batch = trainer._patches("pretraining", [cases], False, trainer._labels_with_ignore)[0]
     heads = [0, 1] if regions else [1, 2]  # of the two objects
