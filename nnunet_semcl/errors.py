@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class InputError(RuntimeError):
     """Wrong input that a user can fix.
@@ -21,3 +23,11 @@ class InputError(RuntimeError):
 
     def __str__(self) -> str:
         return ". ".join(self.args)
+
+
+def access_error(error: OSError, file: Path, variable: str) -> InputError:
+    """Names the file or folder that cannot be written, and the variable of nnU-Net's that says where it is."""
+    return InputError(
+        f"cannot write {file}: {error.strerror}",
+        f"Give yourself permission to write there, or set {variable} to another folder.",
+    )

@@ -26,7 +26,7 @@ from nnunet_semcl.data.unlabelled import (
     unlabelled_cases,
     unlabelled_folder,
 )
-from nnunet_semcl.errors import InputError
+from nnunet_semcl.errors import InputError, access_error
 from nnunet_semcl.files.datasets import channel_names, find_dataset, id_of, read_dataset_json
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.plans import read_plans, resolve_configuration
@@ -169,10 +169,7 @@ def _make_folder(folder: Path, settings: dict[str, Any]) -> None:
         for interrupted in folder.glob(f"{PARTS}*"):
             shutil.rmtree(interrupted)
     except OSError as problem:
-        raise InputError(
-            f"cannot write {folder}: {problem.strerror}",
-            "Give yourself permission to write there, or set nnUNet_preprocessed to a folder where you may.",
-        ) from problem
+        raise access_error(problem, folder, "nnUNet_preprocessed") from problem
     write_json(settings, folder / RECORD)
 
 

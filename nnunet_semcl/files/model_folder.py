@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from nnunet_semcl.errors import InputError
+from nnunet_semcl.errors import InputError, access_error
 
 FINGERPRINT = "dataset_fingerprint.json"
 WRITTEN_BY_NNUNET = ("plans.json", "dataset.json", FINGERPRINT)
@@ -34,7 +34,4 @@ def check_model_folder(folder: Path, preprocessed: Path) -> None:
             if file.exists():
                 file.open("ab").close()
     except OSError as problem:
-        raise InputError(
-            f"cannot write {file}: {problem.strerror}",
-            "Give yourself permission to write there, or set nnUNet_results to another folder.",
-        ) from problem
+        raise access_error(problem, file, "nnUNet_results") from problem

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_semcl.errors import access_error
 from nnunet_semcl.files.datasets import check_dataset_json
 from nnunet_semcl.files.plans import resolve_configuration
-from nnunet_semcl.pretraining.interruption import access_error
 
 
 class ClassAttributeTrainer(nnUNetTrainer):
@@ -33,7 +35,7 @@ class ClassAttributeTrainer(nnUNetTrainer):
         try:
             super().__init__(plans, configuration, fold, dataset_json, device)
         except OSError as error:
-            raise access_error(error) from error
+            raise access_error(error, Path(error.filename), "nnUNet_results") from error
         for name in vars(self):
             if hasattr(type(self), name):
                 setattr(self, name, getattr(type(self), name))

@@ -13,20 +13,12 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from nnunet_semcl.errors import InputError
+from nnunet_semcl.errors import InputError, access_error
 
 LOCK_NAME = ".lock"
 RAISE_AGAIN = 5.0  # seconds after a SIGTERM whose SystemExit got lost
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
 EXIT_CODE = 128 + signal.SIGTERM  # as in shells
-
-
-def access_error(error: OSError) -> InputError:
-    """Turns an error of the operating system into one that names the file and the fix."""
-    return InputError(
-        f"cannot use {error.filename}: {error.strerror}",
-        "Give yourself permission to read and write there, or set nnUNet_results to another folder.",
-    )
 
 
 @contextmanager
@@ -46,7 +38,7 @@ def exclusive(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
         raise InputError(problem, "Wait for it, or stop it.") from error
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", None) in CANNOT_WRITE:
-            raise access_error(cast("OSError", error)) from error
+            raise access_error(cast("OSError", error), folder, "nnUNet_results") from error
         warn(
             f"WARNING: {folder / LOCK_NAME} cannot be locked ({' '.join(str(error).split())}). Training goes on: start "
             "no second one of this fold"

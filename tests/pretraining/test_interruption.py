@@ -190,7 +190,7 @@ def read_only() -> Iterator[Path]:
 def test_a_read_only_fold(read_only: Path) -> None:
     with (
         without_permissions(),
-        pytest.raises(InputError, match=rf"cannot use {read_only}.*Permission denied.*permission.*nnUNet_results"),
+        pytest.raises(InputError, match=rf"cannot write {read_only}.*Permission denied.*permission.*nnUNet_results"),
         exclusive(read_only, pytest.fail),
     ):
         pass
@@ -202,5 +202,5 @@ def test_a_results_folder_that_is_a_file(
     file = folders.root / "results.txt"
     file.touch()
     monkeypatch.setenv("nnUNet_results", str(file))
-    with pytest.raises(InputError, match=rf"cannot use {file}/.*Not a directory.*nnUNet_results"):
+    with pytest.raises(InputError, match=rf"cannot write {file}/.*Not a directory.*nnUNet_results"):
         make_trainer()
