@@ -23,7 +23,6 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_tables import tables
 
 HERE = Path(__file__).parent.absolute()
 SECTIONS = ("tests", "steps", "losses", "dice")
@@ -51,7 +51,7 @@ def main() -> None:
     for section in args.sections:
         if section != "tests":
             check.run(section, getattr(check, section))
-    print(check.tables())
+    print(tables(check.found))
 
 
 def _arguments() -> argparse.Namespace:
@@ -185,6 +185,9 @@ class Check:
                     command = ["nnUNetv2_train", self.args.d, configuration, str(fold), "-tr", trainer, "-p", plans]
                     command += ["-device", self.args.device]
                     started = time.time()
+                    if started > self.end:
+                        rows.append({"run": name, "failed": "no time was left"})
+                        continue
                     code, _ = self._call(name, command, self.end - started, environment)
                     print(f"{name}: {time.time() - started:.0f} s, exit code {code}", flush=True)
                     rows += self._phases(name, configuration, compiled == "true", code)
@@ -259,40 +262,6 @@ class Check:
                 os.killpg(process.pid, signal.SIGKILL)  # workers that are left
             process.wait()
         return code, file.read_text(errors="replace")
-
-    def tables(self) -> str:
-        lines = [f"{self.found['device']}, {self.found['cores']} cores, torch {self.found['torch']}"]
-        lines.append(f"seconds: {self.found['seconds']}")
-        lines.append(f"tests: {self.found.get('tests')}")
-        rows = self.found.get("steps", [])
-        base = {
-            (r["configuration"], r["compiled"]): r["step_seconds"]
-            for r in (rows if isinstance(rows, list) else [])
-            if (r.get("phase"), r["run"][:10]) == ("training", "TimedSemCL")
-        }
-        lines.append(
-            f"\n{'':42}{'ms/step':>9}{'of nnU-Net':>11}{'ms GPU':>8}{'waiting':>9}{'GiB':>7}{'first s':>9}{'graphs':>8}"
-        )
-        for row in rows if isinstance(rows, list) else [rows]:
-            if "step_seconds" in row:
-                of = row["step_seconds"] / base.get((row["configuration"], row["compiled"]), float("nan"))
-                lines.append(
-                    f"{row['run'] + ' ' + row['phase']:42}{1000 * row['step_seconds']:9.1f}{of:11.2f}"
-                    f"{1000 * row['gpu_seconds']:8.1f}"
-                    f"{row['waiting_share']:9.0%}{row['peak_gib']:7.2f}{row['first_step_seconds']:9.1f}"
-                    f"{row['recompilations']:8}"
-                )
-            else:
-                lines.append(str(row))
-        lines.append(f"\n{'':42}{'ms':>9}{'MiB':>11}")
-        for row in self.found.get("losses", []):
-            named = f"{row['side']} N={row['n']}" if isinstance(row, dict) else row
-            lines.append(f"{named:42}{row['ms']:9.2f}{row['mib']:11.1f}" if "ms" in row else str(row))
-        for row in self.found.get("dice", []):
-            if isinstance(row, dict):
-                dice = statistics.mean(case["dice"] for case in row["cases"].values())
-                lines.append(f"{row['trainer']} seed {row['seed']}: Dice {dice:.4f}, {row['seconds']} s")
-        return "\n".join(lines)
 
 
 def _program(command: list[str]) -> list[str]:

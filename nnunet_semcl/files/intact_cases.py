@@ -119,7 +119,8 @@ def check_image(case: Path, channels: int) -> tuple[int, ...]:
             or infinite.
     """
     file = _file(case)
-    image = _read(file, lambda: open_case(case)[:])
+    # Not what nnU-Net may have unpacked beside an archive: it verifies that, and unpacks again what is broken.
+    image = _read(file, lambda: np.load(file)["data"] if file.suffix == ".npz" else open_case(case)[:])
     if image.ndim != 4 or len(image) != channels or image.size == 0:
         raise InputError(
             f"{file}: the shape {image.shape} is not ({channels}, x, y, z) with one voxel or more", PREPROCESS_AGAIN

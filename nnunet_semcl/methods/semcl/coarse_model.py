@@ -146,7 +146,7 @@ def _predict(
     predictor: nnUNetPredictor, image: Path, shape: tuple[int, ...], trainer: PretrainingTrainer
 ) -> list[Prediction]:
     """Predicts an image on the trainer's grid of this shape; with mirroring, a second time without."""
-    voxels = torch.from_numpy(open_case(image)[:])
+    voxels = torch.tensor(open_case(image)[:])
     predictions = []
     # Where mirrored images are seen otherwise, the model knows little.
     for mirroring in (True, False) if predictor.allowed_mirroring_axes else (False,):
