@@ -17,14 +17,19 @@ from scipy.ndimage import find_objects
 
 from nnunet_semcl.files.cases import Cases, Object, labels_of
 
-MOST_CASES = 20  # evenly spaced among the labelled ones: more would tell little more
+MOST_CASES = 20
 STRAY = 0.01  # share of an object's voxels that do not count as a second component: an annotator's stray clicks
+
+
+def examined_cases(cases: Cases) -> list[str]:
+    """All cases, or at most MOST_CASES, evenly spaced: more would tell little more."""
+    return cases.identifiers[:: -(-len(cases.identifiers) // MOST_CASES)]
 
 
 def sizes_and_single_components(
     cases: Cases, objects: Sequence[Object]
 ) -> tuple[dict[Object, list[int]], list[Object]]:
-    """Looks at up to MOST_CASES of the labelled cases, each object within its own box.
+    """Looks at the `examined_cases`, each object within its own box.
 
     Returns:
         Object -> its voxels in each of the cases that have it, and the objects that have a single component in every
@@ -32,7 +37,7 @@ def sizes_and_single_components(
     """
     sizes: dict[Object, list[int]] = {obj: [] for obj in objects}
     single_component = list(objects)
-    for case in cases.identifiers[:: -(-len(cases.identifiers) // MOST_CASES)]:
+    for case in examined_cases(cases):
         segmentation = cases.load_case(case)[1][0]
         boxes = find_objects(np.maximum(segmentation, 0))  # of the labels 1, 2, ..., None for those without a voxel
         for obj in objects:

@@ -267,6 +267,8 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         self.print_to_log_file(f"{sum(self.epochs.values())} epochs in all: {phases} ({settings.reasons['shares']})")
         labelled, unlabelled = self.do_split()[0], self.unlabelled_images()
         self.print_to_log_file(f"{len(labelled)} labelled and {len(unlabelled)} unlabelled training cases")
+        if self.is_cascaded:
+            self.print_to_log_file("Unlabelled cases are left out: the cascade's previous stage has not predicted them")
 
     def _load_pretrained(self, path: Path) -> None:
         content = load_safely(path, self.device, {"network_weights"})

@@ -15,7 +15,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.data.components import sizes_and_single_components
+from nnunet_semcl.data.components import examined_cases, sizes_and_single_components
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, Trust, is_saved, least_voxels, maybe_background
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
@@ -146,7 +146,10 @@ class SemCLTrainer(PretrainingTrainer):
         # Not all foreground as one object: where some are missing, it falls into pieces.
         sizes, single_component = sizes_and_single_components(labelled, self._objects())
         names = ", ".join(map(str, single_component)) or "none"
-        self.print_to_log_file(f"Objects with a single component, so masks keep only the largest one: {names}")
+        examined = f"{len(examined_cases(labelled))} of {len(labelled.identifiers)} labelled cases"
+        self.print_to_log_file(
+            f"Objects with a single component in {examined}, so that masks keep only the largest one: {names}"
+        )
         least = {obj: least_voxels(sizes[obj]) for obj in objects}
         return Trust(self._labels_with_ignore, least, single_component, self.masks_background)
 
