@@ -62,8 +62,9 @@ class Prediction:
         for part in logits.split(SLICES, dim=1):
             probabilities = labels.apply_inference_nonlin(part)
             segmentation.append(labels.convert_probabilities_to_segmentation(probabilities).short().cpu())
-            both = (probabilities, 1 - probabilities)
-            certain = torch.maximum(*both).amin(0) if labels.has_regions else probabilities.amax(0)
+            certain = (
+                torch.maximum(probabilities, 1 - probabilities).amin(0) if labels.has_regions else probabilities.amax(0)
+            )
             confidence.append((certain * FULL).round().byte().cpu())
         return cls(torch.cat(segmentation).numpy(), torch.cat(confidence).numpy())
 
