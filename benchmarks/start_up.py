@@ -15,6 +15,7 @@ nnUNetv2_train, 2d, with a tiny network on the CPU; it ends after the step that 
 "CPU s" is what the main process took of the CPU: on a busy machine it says more than the clock.
 Seconds a mask are those of all that is done from the image to a case with pseudo-labels, and the network's alone. The
 logits' classes come from the intensities (see start_up_trainers/semcl_start.py), since the network has learned nothing.
+Of the large cases two masks are made, without a network, which takes a CPU minutes for each: the time is all the rest.
 Memory is the main process' peak, and that of all its processes together, seen five times a second, shared pages once.
 A start that leaves the machine less than 1 GiB is ended. The files have just been written, so that the system has them
 in its cache: a slow disk comes on top. PYTHONPATH chooses another version of this package.
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON file")
     parser.add_argument("--quick", action="store_true", help="one tiny data set, once")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it has started ends too
     if args.quick:
         args.cases, args.large, args.repeats = [5], 0, 1
     work = args.o.absolute()
@@ -77,7 +79,8 @@ def main() -> None:
     sizes += [(args.large, tuple(args.large_shape), 1)] if args.large else []
     for number, (cases, shape, repeats) in enumerate(sizes):
         dataset = write_dataset(work / "preprocessed", FIRST_ID + number, cases, shape)
-        of_run = {"masks": LARGE_MASKS if shape > SMALL else None, "held_out": 1 if args.quick else None}
+        large = shape > SMALL
+        of_run = {"masks": LARGE_MASKS if large else None, "network": not large, "held_out": 1 if args.quick else None}
         for row in measured(work, dataset, repeats, of_run):
             rows.append({"cases": cases, "shape": list(shape), **row})
             print(as_line(rows[-1]), flush=True)
@@ -134,15 +137,17 @@ def start(work: Path, dataset: Path, name: str, results: Path, of_run: Figures) 
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        while process.poll() is None and not failed:
-            time.sleep(0.2)
-            seen.append((time.time() - run["started"], memory(process.pid)))
-            if (left := available()) < LEAST_MIB:
-                failed = f"ended at {seen[-1][1]:.0f} MiB: {left:.0f} MiB of the machine's memory were left"
-            elif seen[-1][0] > LONGEST:
-                failed = f"ended after {LONGEST} s"
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # and its workers
+        try:
+            while process.poll() is None and not failed:
+                time.sleep(0.2)
+                seen.append((time.time() - run["started"], memory(process.pid)))
+                if (left := available()) < LEAST_MIB:
+                    failed = f"ended at {seen[-1][1]:.0f} MiB: {left:.0f} MiB of the machine's memory were left"
+                elif seen[-1][0] > LONGEST:
+                    failed = f"ended after {LONGEST} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and its workers
         code = process.wait()
     figures = json.loads(file.read_text()) if file.is_file() else {"steps": []}
     found: Figures = {"failed": failed or f"exit code {code}, see {log}"} if failed or code else {}
@@ -154,7 +159,7 @@ def start(work: Path, dataset: Path, name: str, results: Path, of_run: Figures) 
         found["masks"] = {
             "masks": of["number"],
             "seconds": of["all"] / of["number"],
-            "network_seconds": of["network"] / of["number"],
+            "network_seconds": of["network"] / of["number"] if run["network"] else None,
             "main_mib": of["mib"],
             "all_mib": max(of["mib"], *(mib for _, mib in seen)),
         }
@@ -191,8 +196,10 @@ def as_line(row: Figures) -> str:
         return f"{line(*named)} {row['failed']}"
     mib = (f"{row['main_mib']:.0f}", f"{row['all_mib']:.0f}")
     if row["start"] == "masks":
-        seconds = f"{row['seconds']:.3f} s a mask, {row['network_seconds']:.3f} of them the network's"
-        return f"{line(*named, '', '', '', '', *mib)}  {row['masks']} masks: {seconds}"
+        network = row["network_seconds"]
+        share = "without a network" if network is None else f"{network:.3f} of them the network's"
+        columns = line(*named, "", "", "", "", *mib)
+        return f"{columns}  {row['masks']} masks: {row['seconds']:.3f} s a mask, {share}"
     seconds = (f"{row['ready_seconds']:.2f}", f"{row['seconds']:.2f}", f"{row['difference']:+.2f}")
     return line(*named, *seconds, f"{row['cpu_seconds']:.1f}", *mib)
 
@@ -274,8 +281,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, 
         )
         segmentation[inside < 1] = organ
     image = np.array(LEVELS, np.float32)[segmentation]
-    noise = np.rint(rng.normal(0, 6, [min(length, 64) for length in shape])).astype(np.float32) / 100
-    image += np.tile(noise, [-(-length // 64) for length in shape])[tuple(slice(length) for length in shape)]
+    image += np.rint(6 * rng.standard_normal(shape, np.float32)) / 100
     return image[None], segmentation[None]
 
 

@@ -1,9 +1,9 @@
 """SemCLTrainer for benchmarks/start_up.py: phases of one step, and masks that are timed.
 
-START_UP also says how many `masks` are predicted (null: all), how many batches are `held_out` (null: as many as in a
-real training), and which `levels` of intensity the classes have. The network's prediction takes its time, but it has
-learned nothing: the classes of its logits come from the intensities, so that what is done with the masks has masks to
-work on.
+START_UP also says how many `masks` are predicted (null: all), whether by the `network`, how many batches are `held_out`
+(null: as many as in a real training), and which `levels` of intensity the classes have. The network's prediction takes
+its time, but it has learned nothing: the classes of its logits come from the intensities, so that what is done with the
+masks has masks to work on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ spent = {"network": 0.0, "levels": 0.0}
 
 def timed_logits(self: nnUNetPredictor, image: torch.Tensor) -> torch.Tensor:
     started = time.perf_counter()
-    logits = predict(self, image)
+    if RUN["network"]:
+        logits = predict(self, image)
+    else:
+        logits = torch.empty((len(RUN["levels"]), *image.shape[1:]), dtype=torch.half)  # as nnU-Net's
     predicted = time.perf_counter()
     with torch.inference_mode():  # nnU-Net's logits cannot be changed elsewhere
         for of_class, level in zip(logits, RUN["levels"], strict=True):
