@@ -19,6 +19,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 
 import pytest
 import torch
+from command_server import run_command
 from hypothesis import settings
 
 from nnunet_semcl import plans
@@ -78,9 +79,9 @@ class NNUNetFolders:
         )
 
     def run(self, command: str) -> subprocess.CompletedProcess:
-        process = self.start(command)
-        output, _ = process.communicate(timeout=600)
-        return subprocess.CompletedProcess(command, process.returncode, output)
+        output = self.root / "output.txt"
+        code = run_command(command.split(), os.environ | self.environment, output)
+        return subprocess.CompletedProcess(command, code, output.read_text())
 
     def call(self, command: str) -> None:
         """Runs a nnunet-semcl command in this process, which spares the seconds that torch takes to load."""

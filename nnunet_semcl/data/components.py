@@ -9,7 +9,7 @@ all but the largest component of pseudo-labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
@@ -39,13 +39,7 @@ def sizes_and_single_components(
     single_component = list(objects)
     for case in examined_cases(cases):
         segmentation = cases.load_case(case)[1][0]
-        boxes = find_objects(np.maximum(segmentation, 0))  # of the labels 1, 2, ..., None for those without a voxel
-        for obj in objects:
-            own = [boxes[label - 1] for label in labels_of(obj) if 0 < label <= len(boxes) and boxes[label - 1]]
-            if not own:
-                continue
-            edges = [(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*own, strict=True)]
-            cropped = segmentation[tuple(slice(*edge) for edge in edges)]
+        for obj, cropped in _cropped(segmentation, objects):
             size = int(np.isin(cropped, labels_of(obj)).sum())
             sizes[obj].append(size)
             if obj in single_component and not _has_single_component(cropped, obj, size):
@@ -58,9 +52,20 @@ def keep_largest_components(segmentation: np.ndarray, objects: Sequence[Object])
 
     The other components become background.
     """
+    kept = segmentation.copy()
+    for obj, cropped in _cropped(kept, objects):
+        cropped[:] = remove_all_but_largest_component_from_segmentation(cropped, obj)
+    return kept
+
+
+def _cropped(segmentation: np.ndarray, objects: Sequence[Object]) -> Iterator[tuple[Object, np.ndarray]]:
+    """Yields each object that occurs, with a view of the segmentation within the object's own box."""
+    boxes = find_objects(np.maximum(segmentation, 0))  # of the labels 1, 2, ..., None for those without a voxel
     for obj in objects:
-        segmentation = remove_all_but_largest_component_from_segmentation(segmentation, obj)
-    return segmentation
+        own = [boxes[label - 1] for label in labels_of(obj) if 0 < label <= len(boxes) and boxes[label - 1]]
+        if own:
+            edges = [(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*own, strict=True)]
+            yield obj, segmentation[tuple(slice(*edge) for edge in edges)]
 
 
 def _has_single_component(segmentation: np.ndarray, obj: Object, size: int) -> bool:

@@ -172,14 +172,24 @@ def _found(image: Path, file: Path, trust: Trust) -> dict[str, Any]:
     """A case's properties, as nnU-Net has them: where the objects are; and which are missing, how much supervises."""
     known = _segmentation(image, file, trust)[:]
     known[known == trust.labels.ignore_label] = UNKNOWN
-    places = {obj: np.argwhere(np.isin(known, labels_of(obj))) for obj in trust.least}
-    locations = {obj: subsample(places[obj]) for obj, number in trust.least.items() if len(places[obj]) >= number}
-    missing = [obj for obj in trust.least if obj not in locations]
+    locations: dict[Object, np.ndarray] = {}
+    missing = []
+    for obj, least in trust.least.items():
+        voxels, number = _sampled(np.isin(known, labels_of(obj)))
+        if number >= least:
+            locations[obj] = voxels
+        else:
+            missing.append(obj)
     known[np.isin(known, _labels_of_all(missing))] = UNKNOWN
-    supervised = np.argwhere(known != UNKNOWN)
     annotated = (-1, *trust.labels.all_labels)  # nnU-Net's key for annotated voxels
-    locations[annotated] = subsample(supervised)
-    return {"class_locations": locations, "missing": missing, "supervised": len(supervised), "voxels": known.size}
+    locations[annotated], supervised = _sampled(known != UNKNOWN)
+    return {"class_locations": locations, "missing": missing, "supervised": supervised, "voxels": known.size}
+
+
+def _sampled(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Some voxels of a mask (1, X, Y, Z) as nnU-Net's class locations (n, 4), and the number of all."""
+    voxels = np.flatnonzero(mask)  # a third of the memory of argwhere
+    return np.stack(np.unravel_index(subsample(voxels), mask.shape), 1).astype(np.int32), len(voxels)
 
 
 def _segmentation(image: Path, file: Path, trust: Trust, missing: Sequence[Object] = ()) -> LazySegmentation:

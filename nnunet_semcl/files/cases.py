@@ -84,5 +84,5 @@ def labels_of(obj: Object) -> tuple[int, ...]:
 
 
 def subsample(voxels: np.ndarray) -> np.ndarray:
-    """At most CENTRES_PER_CASE of the positions, evenly spaced in the list, as int32."""
-    return voxels[:: -(-len(voxels) // CENTRES_PER_CASE) or 1].astype(np.int32)
+    """At most CENTRES_PER_CASE of the positions, evenly spaced in the list."""
+    return voxels[:: -(-len(voxels) // CENTRES_PER_CASE) or 1]

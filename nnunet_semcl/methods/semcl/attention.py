@@ -39,7 +39,7 @@ class Attention:
             for obj in objects:
                 voxels = self._background(case) if obj == BACKGROUND else _positions(locations.get(obj, ()))
                 if len(voxels) > 0:
-                    centres[obj][case] = subsample(voxels)
+                    centres[obj][case] = subsample(voxels).astype(np.int32)
         self.centres = {obj: cases for obj, cases in centres.items() if cases}
 
     def cut(self, case: str, box: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Pseudo-labels of unlabelled cases, predicted once by a coarse model: the trainer's own, or one that the user names."""
+"""Pseudo-labels of unlabelled cases, predicted once by a coarse model: the trainer's own or one that the user names."""
 
 from __future__ import annotations
 
