@@ -1,4 +1,7 @@
-"""Supervised contrastive loss, computed exactly in tiles of rows: memory grows with N, not with N x N."""
+"""Supervised contrastive loss, computed exactly in tiles of rows: memory grows with N, not with N x N.
+
+A few embeddings on a GPU are computed by the plain formula, which is faster there.
+"""
 
 import math
 
@@ -7,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, once_differentiable
 
-from nnunet_semcl.losses.tiles import tile_rows
+from nnunet_semcl.losses.tiles import are_few, tile_rows
 
 
 class SupConLoss(nn.Module):
@@ -60,6 +63,8 @@ class SupConLoss(nn.Module):
             raise ValueError(f"labels must be integers, not {labels.dtype}")
 
         z = F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))  # (N, D)
+        if are_few(z):
+            return self._plain(z, labels)
         _, class_of, class_size = torch.unique(labels, return_inverse=True, return_counts=True)
         positives = class_size[class_of] - 1  # (N,), number of positives of each sample
         is_anchor = positives > 0
@@ -71,6 +76,16 @@ class SupConLoss(nn.Module):
         to_class = (z * own_class).sum(dim=1) * (positives + 1) - z.square().sum(dim=1)  # (N,)
         similarity = to_class / positives.clamp(min=1) / self.temperature  # (N,), mean of z_i . z_p / t over P(i)
         return _WeightedLoss.apply(z, similarity, weight, self.temperature)
+
+    def _plain(self, z: Tensor, labels: Tensor) -> Tensor:
+        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        is_positive = (labels[:, None] == labels).logical_and_(~itself)  # (N, N)
+        positives = is_positive.sum(dim=1)  # (N,)
+        with torch.autocast(z.device.type, enabled=False):
+            similarity = z @ z.T / self.temperature  # (N, N)
+        log_denominator = similarity.masked_fill(itself, torch.finfo(z.dtype).min).logsumexp(dim=1, keepdim=True)
+        log_share = ((similarity - log_denominator) * is_positive).sum(dim=1) / positives.clamp(min=1)  # (N,)
+        return -log_share.sum() / (positives > 0).sum().clamp(min=1)
 
 
 def _class_means(z: Tensor, class_of: Tensor, class_size: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nnunet_semcl.losses import tiles
+from nnunet_semcl.losses import supcon, tiles
 from nnunet_semcl.losses.supcon import SupConLoss
 
 INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.uint64, torch.int64]
@@ -77,6 +77,14 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
 # --- the formula ---
 
 
+@pytest.fixture(params=["tiles", "plain"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to compute it; a CPU by itself takes tiles."""
+    if request.param == "plain":
+        monkeypatch.setattr(supcon, "are_few", lambda embeddings: True)
+    return request.param
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("tile_rows", [1, 7, 50, 53, 64])
 def test_value_and_gradient_equal_the_plain_formula(
@@ -93,7 +101,7 @@ def test_value_and_gradient_equal_the_plain_formula(
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
-def test_float32_is_close_to_the_formula_in_float64(temperature: float) -> None:
+def test_float32_is_close_to_the_formula_in_float64(path: str, temperature: float) -> None:
     embeddings, labels = random_batch(seed=1, n=200, d=32, classes=9)
     loss = SupConLoss(temperature)
     value, gradient = value_and_gradient(lambda x: loss(x, labels), embeddings.float())
@@ -106,7 +114,7 @@ def test_float32_is_close_to_the_formula_in_float64(temperature: float) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_agrees_with_pytorch_metric_learning(dtype: torch.dtype, tolerance: float) -> None:
+def test_agrees_with_pytorch_metric_learning(path: str, dtype: torch.dtype, tolerance: float) -> None:
     # Its reducer leaves out losses of exactly zero, thus samples without positives, as SupConLoss does.
     embeddings, labels = random_batch(seed=2, n=201, d=16, classes=120)
     assert (labels.bincount() == 1).any()
@@ -118,13 +126,13 @@ def test_agrees_with_pytorch_metric_learning(dtype: torch.dtype, tolerance: floa
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0, 2, 1, 0, 3, 3, 1], [5] * 9, [0, 1, 2, 3, 4, 5, 6, 7, 0]])
-def test_gradcheck(labels: list[int]) -> None:
+def test_gradcheck(path: str, labels: list[int]) -> None:
     embeddings, _ = random_batch(seed=3, n=9, d=3, classes=1)
     loss = SupConLoss(0.3)
     assert torch.autograd.gradcheck(lambda x: loss(x, torch.tensor(labels)), embeddings.requires_grad_())
 
 
-def test_a_sample_without_positives_is_a_negative_but_no_anchor() -> None:
+def test_a_sample_without_positives_is_a_negative_but_no_anchor(path: str) -> None:
     # Worked by hand with t = 1: orthogonal anchors, and a third sample parallel to the first one.
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], dtype=torch.float64)
     value, gradient = value_and_gradient(lambda x: SupConLoss(1.0)(x, torch.tensor([4, 4, 9])), embeddings)
@@ -206,7 +214,7 @@ def test_identical_embeddings_in_float32_at_low_temperature(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]], ids=["with", "against"])
-def test_opposite_embeddings_in_float32_at_low_temperature(labels: list[int]) -> None:
+def test_opposite_embeddings_in_float32_at_low_temperature(path: str, labels: list[int]) -> None:
     embeddings = torch.tensor([[3.0, 4.0]] * 3 + [[-3.0, -4.0]] * 3)
     exact = plain_loss(embeddings.double(), torch.tensor(labels), 0.01)
     value, gradient = value_and_gradient(lambda x: SupConLoss(0.01)(x, torch.tensor(labels)), embeddings)
@@ -216,7 +224,7 @@ def test_opposite_embeddings_in_float32_at_low_temperature(labels: list[int]) ->
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("n", [0, 1, 2, 15])
-def test_without_anchors_a_differentiable_zero(n: int, dtype: torch.dtype) -> None:
+def test_without_anchors_a_differentiable_zero(path: str, n: int, dtype: torch.dtype) -> None:
     embeddings = torch.randn(n, 4).to(dtype)
     value, gradient = value_and_gradient(lambda x: SupConLoss(0.1)(x, torch.arange(n)), embeddings)
     assert value.item() == 0
@@ -224,7 +232,7 @@ def test_without_anchors_a_differentiable_zero(n: int, dtype: torch.dtype) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_accumulated_in_float32(dtype: torch.dtype) -> None:
+def test_half_precision_is_accumulated_in_float32(path: str, dtype: torch.dtype) -> None:
     embeddings, labels = random_batch(seed=4, n=40, d=8, classes=5)
     embeddings = embeddings.to(dtype)
     loss = SupConLoss(0.05)
@@ -236,7 +244,7 @@ def test_half_precision_is_accumulated_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_leaves_the_loss_in_float32(dtype: torch.dtype) -> None:
+def test_autocast_leaves_the_loss_in_float32(path: str, dtype: torch.dtype) -> None:
     embeddings, labels = random_batch(seed=5, n=40, d=8, classes=5)
     embeddings = embeddings.to(dtype)
     loss = SupConLoss(0.05)
@@ -373,7 +381,7 @@ def test_cuda_equals_cpu() -> None:
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+def test_labels_of_any_integer_type(path: str, dtype: torch.dtype) -> None:
     embeddings, labels = random_batch(seed=13, n=20, d=4, classes=6)
     assert SupConLoss()(embeddings, labels.to(dtype)) == SupConLoss()(embeddings, labels)
 
