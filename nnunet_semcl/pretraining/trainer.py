@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.distributed import all_gather_object, barrier
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import missing_case
 from nnunet_semcl.files.cases import has_image
 from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
 from nnunet_semcl.files.datasets import channel_names
@@ -126,7 +127,8 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
                 stage = self.configuration_manager.previous_stage_name
                 raise InputError(
                     f"{file} is missing: the cascade needs the prediction of {stage} for each case of the fold",
-                    f"Train {stage} first, with the same trainer and plans, in all folds.",
+                    f"Train {stage} first, with the same trainer and plans, in all folds. "
+                    "Where it is trained already, add --val.",
                 )
 
     def initialize(self) -> None:
@@ -301,7 +303,7 @@ class PretrainingTrainer(InterruptibleTrainer, ABC):
             raise InputError(
                 f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} unlabelled cases have "
                 "none)",
-                "Preprocess them: cases of the data set with nnUNetv2_preprocess, others with nnunet-semcl unlabelled.",
+                missing_case(images[missing[0]].parent),
             )
         return images
 
