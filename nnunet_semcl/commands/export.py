@@ -19,8 +19,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_semcl.commands import export_logits as fresh_logits
 from nnunet_semcl.commands.path import EXT_TRAINER, trainer_path
-from nnunet_semcl.commands.plan import MADE_BY
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import MADE_BY, RESTORE_MODEL
 from nnunet_semcl.files.checkpoints import load_safely
 from nnunet_semcl.files.datasets import channel_names, find_dataset
 from nnunet_semcl.files.json_files import read_json, write_json
@@ -32,6 +32,11 @@ from nnunet_semcl.rules import json_type
 # What nnU-Net reads to predict, or to load as pretrained weights. The state of the optimiser is left out: it may
 # include parameters of the plugin, and is only needed to continue the training.
 KEYS = {"network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"}
+SEE_ERROR = (
+    "Nothing was exported. This shows the full error: "
+    "nnUNetv2_predict_from_modelfolder -m {} -f {} -chk {} -i IMAGES -o PREDICTIONS"
+)
+OWN_TRAINER = "Its network differs from nnUNetTrainer's, so nothing was exported. Predict with its own trainer."
 # in the child process, and in all that it imports, `import nnunet_semcl` fails
 WITHOUT_PLUGIN = (
     "import runpy, sys; sys.modules['nnunet_semcl'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -72,7 +77,7 @@ def export_model(
     _check_finished(source, folds, checkpoint)
     plans, dataset_json = (_read_object(source / name) for name in ("plans.json", "dataset.json"))
     plans = _without_our_sections(plans)
-    network = resolve_configuration(plans, configuration, source / "plans.json")
+    network = resolve_configuration(plans, configuration, source / "plans.json", any_depth=True)
     _check_image(image, dataset_json, network, PlansManager(plans))
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -124,12 +129,11 @@ def _check_finished(source: Path, folds: list[str], checkpoint: str) -> None:
 
 
 def _read_object(file: Path) -> dict[str, Any]:
-    fix = "Restore the complete model folder that nnU-Net wrote."
     if not file.is_file():
-        raise InputError(f"{file} does not exist", fix)
-    content = read_json(file)
+        raise InputError(f"{file} does not exist", RESTORE_MODEL)
+    content = read_json(file, RESTORE_MODEL)
     if not isinstance(content, dict):
-        raise InputError(f"{file} contains {json_type(content)}, not an object", fix)
+        raise InputError(f"{file} contains {json_type(content)}, not an object", RESTORE_MODEL)
     return content
 
 
@@ -202,7 +206,7 @@ def _verify(source: Path, model: Path, folds: list[str], checkpoint: str, image:
         if not filecmp.cmp(ours / name, stock / name, shallow=False):
             raise InputError(
                 f"{source / f'fold_{fold}' / checkpoint}: without the plugin, this model predicts different logits",
-                "Its network differs from nnUNetTrainer's, so nothing was exported. Predict with its own trainer.",
+                OWN_TRAINER,
             )
         shape = " x ".join(map(str, np.load(stock / name, mmap_mode="r").shape))
         print(f"fold_{fold}: logits ({shape}) with and without the plugin are bit-identical")
@@ -217,5 +221,5 @@ def _run(python: list[str], trainers: dict[str, str], task: dict[str, Any], sour
         raise InputError(
             f"{source}: nnU-Net {'with' if trainers else 'without'} the plugin cannot predict with this model or this "
             f"image ({reason})",
-            "Run nnUNetv2_predict with both to see the full error. Nothing was exported.",
+            SEE_ERROR.format(source, *task["folds"][:1], task["checkpoint"]) if trainers else OWN_TRAINER,
         )

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunet_semcl.data.unlabelled import SUFFIX
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import find_dataset, id_of
+from nnunet_semcl.files.advice import UNLABELLED, preprocess_again, preprocess_all
+from nnunet_semcl.files.datasets import find_dataset
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.preprocessed import check_files, preprocessed_cases
-from nnunet_semcl.files.splits import NNUNET_FOLDS, Fold, check_fold, read_splits
+from nnunet_semcl.files.splits import EXAMPLE, NNUNET_FOLDS, Fold, check_fold, read_splits
 
 NNUNET_SEED = 12345  # seed of nnU-Net's own split, in nnUNetTrainer.do_split
 
@@ -43,14 +43,17 @@ def add_label_budget(
 
     Raises:
         InputError: there is nothing to do, or a number is invalid. The pattern is invalid, or does not match a case
-            name. Too few cases are preprocessed. The splits_final.json is invalid, names a case that is not
-            preprocessed, splits a group, or has this label budget for a fold that has changed since.
+            name. Too few cases are preprocessed, or not the same in all configurations. The splits_final.json is
+            invalid, names a case that is not preprocessed, splits a group, or has this label budget for a fold that has
+            changed since.
     """
     _check_arguments(labelled, seed, group)
     folder = find_dataset(dataset_name_or_id)
     cases = _preprocessed_cases(folder)
     file = folder / "splits_final.json"
     found = file.is_file()
+    if not found:
+        _check_same_cases(cases)
     splits = read_splits(file) if found else plain_split(sorted(set.union(*cases.values())), group)
     full = {number: fold for number, fold in enumerate(splits) if "unlabelled" not in fold}
     if not full:
@@ -101,7 +104,7 @@ def plain_split(cases: list[str], group: str | None = None) -> list[Fold]:
         raise InputError(
             f"the number of {'groups of ' if group else ''}preprocessed cases is {len(members)}, but nnU-Net's split "
             f"needs at least {NNUNET_FOLDS}, one per fold",
-            "Write your own splits_final.json to the folder of the preprocessed data set.",
+            f"Write your own splits_final.json to the folder of the preprocessed data set, such as {EXAMPLE}",
         )
     return [
         {side: sorted(case for name in names for case in members[name]) for side, names in fold.items()}
@@ -163,7 +166,7 @@ def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:
     """Folder of preprocessed labelled cases -> names of the cases."""
     cases: dict[Path, set[str]] = {}
     for data in sorted({file.parent for file in folder.glob("*/*.pkl")}):
-        if data.name.endswith(SUFFIX):
+        if data.name.endswith(UNLABELLED):
             continue
         cases[data] = preprocessed_cases(data)
         check_files(data, cases[data])
@@ -172,9 +175,20 @@ def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:
     if not any(cases.values()):
         raise InputError(
             f"{folder}: no configuration has preprocessed cases",
-            f"Run: nnUNetv2_preprocess -d {id_of(folder)}",
+            f"To preprocess them, {preprocess_all(folder)}",
         )
     return cases
+
+
+def _check_same_cases(cases: dict[Path, set[str]]) -> None:
+    """Checks that no configuration was preprocessed before cases were added, or after they were removed."""
+    for more, names in cases.items():
+        for fewer, others in cases.items():
+            if names - others:
+                raise InputError(
+                    f"{fewer}: the case {min(names - others)!r}, which {more.name} has, is not preprocessed",
+                    f"To preprocess both for the same cases, {preprocess_again(fewer, more)}",
+                )
 
 
 def _check_groups(where: str, fold: Fold, labelled: int | None, group: str | None) -> None:

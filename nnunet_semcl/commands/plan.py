@@ -13,17 +13,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl import plans as presets  # type: ignore[attr-defined]  # setup.cfg maps plans/ to this name
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import MADE_BY
 from nnunet_semcl.files.datasets import find_dataset
 from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.plans import read_plans, resolve_configuration
 from nnunet_semcl.methods import settings_by_section
 from nnunet_semcl.pretraining.settings import MethodSettings
 
-MADE_BY = "nnunet_semcl_plan"  # top-level key that marks plans written by this command
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 
 KIND_NAMES = {int: "a whole number", str: "a text", dict: "an object of settings"}
-FIX_VALUE = "Correct the value. plans/tiny.json is an example of a preset."
+FIX_VALUE = f"Correct the value. {Path(presets.__file__).with_name('tiny.json')} is an example of a preset."
 
 
 @dataclass(frozen=True)
@@ -178,17 +178,19 @@ def write_preset_plans(
     plans = read_plans(source)
     target = folder / f"{preset.plans_name}.json"
     if target == source or (target.exists() and not _is_ours(target)):
-        problem = "is the file to start from" if target == source else "was not written by this command"
+        problem, fix = "was not written by this command", "Set"
+        if target == source:
+            problem, fix = "is the file to start from", "Name other plans with -p, or set"
         raise InputError(
-            f"{target} {problem} and cannot be replaced", "Set another plans_name in your own preset file."
+            f"{target} {problem} and cannot be replaced", f"{fix} another plans_name in your own preset file."
         )
-    before = {name: resolve_configuration(plans, name, source) for name in plans["configurations"]}
+    before = {name: resolve_configuration(plans, name, source, any_depth=True) for name in plans["configurations"]}
     for name, configuration in before.items():
         network = configuration["architecture"]["network_class_name"].rsplit(".", 1)[-1]
         if network not in NETWORKS:
             raise InputError(
                 f"{source}, configuration {name}: a preset cannot be applied to the network {network}",
-                f"Start from plans with {' or '.join(NETWORKS)}.",
+                f"Name plans with {' or '.join(NETWORKS)} with -p.",
             )
 
     after = {name: shrink(configuration, preset) for name, configuration in before.items()}

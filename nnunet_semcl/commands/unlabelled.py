@@ -27,7 +27,8 @@ from nnunet_semcl.data.unlabelled import (
     unlabelled_folder,
 )
 from nnunet_semcl.errors import InputError, access_error
-from nnunet_semcl.files.datasets import channel_names, find_dataset, id_of, read_dataset_json
+from nnunet_semcl.files.advice import preprocess_command
+from nnunet_semcl.files.datasets import channel_names, find_dataset, read_dataset_json
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.plans import read_plans, resolve_configuration
 from nnunet_semcl.files.preprocessed import preprocessed_cases
@@ -141,14 +142,16 @@ def _configurations_by_folder(
         check_training_input(dataset.name, name, plans_identifier, "all")
     source = dataset / f"{plans_identifier}.json"
     by_folder: dict[Path, list[str]] = {}
+    names: dict[Path, str] = {}
     for name in dict.fromkeys(named or plans.available_configurations):
-        data = dataset / resolve_configuration(plans.plans, name, source)["data_identifier"]
+        data = dataset / resolve_configuration(plans.plans, name, source, any_depth=True)["data_identifier"]
+        names.setdefault(data, name)
         if preprocessed_cases(data):
             by_folder.setdefault(unlabelled_folder(dataset, plans.get_configuration(name)), []).append(name)
     if not by_folder:
         raise InputError(
             f"{dataset}: none of the configurations is preprocessed ({', '.join(plans.available_configurations)})",
-            f"Run: nnUNetv2_preprocess -d {id_of(dataset)} -plans_name {plans_identifier}",
+            f"Run: {preprocess_command(dataset, plans_identifier, *names.values())}",
         )
     return by_folder
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import UNLABELLED, unlabelled_command
 from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.files.splits import read_splits
 
-SUFFIX = "_unlabelled"  # the folder's name is the configuration's data identifier and this
 RECORD = "preprocessing.json"  # in the folder: the settings that its cases were preprocessed with
 ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl")  # a case's files, in the order in which they are written
 
 
 def unlabelled_folder(dataset_folder: Path, configuration: ConfigurationManager) -> Path:
     """Returns the folder of a configuration's unlabelled cases, within the data set's in nnUNet_preprocessed."""
-    return dataset_folder / f"{configuration.data_identifier}{SUFFIX}"
+    return dataset_folder / f"{configuration.data_identifier}{UNLABELLED}"
 
 
 def unlabelled_cases(folder: Path) -> list[str]:
@@ -54,7 +54,11 @@ def check_unlabelled(
     """
     if not unlabelled_cases(folder):
         return
-    made_with = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    data = configuration.data_identifier
+    names = (name for name, own in plans.plans["configurations"].items() if own.get("data_identifier") == data)
+    command = unlabelled_command(folder.parent, plans.plans_name, next(names, None))
+    fix = f"Move the folder away, then run: {command}"
+    made_with = read_json(folder / RECORD, fix) if (folder / RECORD).is_file() else {}
     if not isinstance(made_with, dict):
         made_with = {}
     wanted = preprocessing_settings(plans, configuration, dataset_json)
@@ -65,10 +69,7 @@ def check_unlabelled(
             if made_with
             else f"holds cases without a {RECORD}, so it is unknown how they were preprocessed"
         )
-        raise InputError(
-            f"{folder} {problem}",
-            "Move the folder away and preprocess the images again with nnunet-semcl unlabelled.",
-        )
+        raise InputError(f"{folder} {problem}", fix)
 
 
 def preprocessing_settings(plans: PlansManager, configuration: ConfigurationManager, dataset_json: dict) -> dict:

@@ -53,14 +53,16 @@ def read_summary(summary: Path, labels: dict[str, int], file_ending: str = ".nii
     Raises:
         InputError: the file does not exist, or lacks a label.
     """
+    values = " ".join(str(value) for value in labels.values())
+    fix = f"Evaluate with all labels: nnUNetv2_evaluate_simple TRUTH {summary.parent} -l {values} -o {summary}"
     if not summary.is_file():
-        raise InputError(f"{summary} does not exist", "Run nnU-Net's evaluation first: nnUNetv2_evaluate_simple")
+        raise InputError(f"{summary} does not exist", fix)
     dice: CaseDice = {}
     for case in load_summary_json(str(summary))["metric_per_case"]:
         metrics = case["metrics"]
         absent = [organ for organ, value in labels.items() if value not in metrics]
         if absent:
-            raise InputError(f"{summary} has no Dice of {', '.join(absent)}", "Evaluate again with all labels.")
+            raise InputError(f"{summary} has no Dice of {', '.join(absent)}", fix)
         name = Path(case["prediction_file"]).name.removesuffix(file_ending)
         dice[name] = {organ: float(metrics[value]["Dice"]) for organ, value in labels.items()}
     return dice

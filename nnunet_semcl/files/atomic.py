@@ -28,9 +28,11 @@ def atomic_write(file: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if "CUDA" in str(error):  # the GPU's error, met while its tensors are saved
             raise
+        if not file.parent.is_dir():  # torch has a RuntimeError for it
+            error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         raise InputError(
             f"cannot write {file}: {_reason(error, file.parent)}",
-            "Free some space or correct the permissions, then run the same command again (a training: with --c).",
+            f"{_remedy(error, file)}, then run the same command again (a training: with --c).",
         ) from error
 
 
@@ -39,3 +41,13 @@ def _reason(error: OSError | RuntimeError, folder: Path) -> str:
         return error.strerror or str(error)
     text = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
     return f"{text} ({shutil.disk_usage(folder).free / 2**20:.0f} MB free)"
+
+
+def _remedy(error: OSError | RuntimeError, file: Path) -> str:
+    if isinstance(error, (IsADirectoryError, FileExistsError)):
+        return "Move the folder of this name away"
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return f"Create the folder {file.parent}"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"Give yourself permission to write in {file.parent}"
+    return "Free some space"

@@ -9,6 +9,7 @@ import blosc2
 import numpy as np
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import preprocess_again
 
 Object = int | tuple[int, ...]  # a label, or a region: the labels that it unites
 BACKGROUND: Object = 0
@@ -70,7 +71,7 @@ def class_locations(properties: object, file: str) -> dict[Object, np.ndarray]:
         InputError: `class_locations` is missing or does not contain voxels.
     """
     locations = properties.get("class_locations") if isinstance(properties, dict) else None
-    fix = "Preprocess the data set again with nnU-Net 2.8: nnUNetv2_plan_and_preprocess -d DATASET_ID"
+    fix = f"nnU-Net 2.8 adds them. To preprocess the cases again, {preprocess_again(Path(file).parent)}"
     if locations is None:
         raise InputError(f"{file} has no class_locations", fix)
     if not isinstance(locations, dict) or any(np.shape(v)[1:] not in ((), (4,)) for v in locations.values()):

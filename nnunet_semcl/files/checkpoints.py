@@ -22,7 +22,7 @@ NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
 ]
-CONTINUE = "Move the file away and start again with --c: training continues from the checkpoints that remain."
+CONTINUE = "Move the file away and start the training again with --c: it continues from the checkpoints that remain."
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
@@ -43,8 +43,11 @@ def load_safely(path: Path, device: torch.device, keys: set[str], fix: str = CON
         fix: the advice of an error.
 
     Raises:
-        InputError: the file cannot be read, is damaged, contains more than tensors and plain values, or lacks a key.
+        InputError: the file does not exist, cannot be read, is damaged, contains more than tensors and plain values,
+            or lacks a key.
     """
+    if not path.exists():  # nnU-Net looks for all but that of --val_best
+        raise InputError(f"{path} does not exist", "Leave --val_best out, or train again from the start.")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch verifies no checksum: a flipped bit would give a wrong weight
@@ -76,7 +79,7 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path: Path
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path}: the weights do not fit the current {type(module).__name__} ({reason} ...)",
-            "Restore the previous plans, or start again without --c.",
+            "Restore the plans that they were trained with, or train again from the start, without --c.",
         ) from error
 
 

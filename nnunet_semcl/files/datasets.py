@@ -13,10 +13,9 @@ from nnunet_semcl.files.json_files import check_keys, read_json
 from nnunet_semcl.rules import NAMED, TEXT, json_type
 
 HOW_TO_ADD_ONE = {
-    "nnUNet_preprocessed": "preprocess your data set first: nnUNetv2_plan_and_preprocess -d ID",
-    "nnUNet_results": "train on your data set first: nnUNetv2_train ID CONFIGURATION FOLD -tr TRAINER",
+    "nnUNet_preprocessed": "preprocess your data set first: nnUNetv2_plan_and_preprocess -d {}",
+    "nnUNet_results": "train on your data set first: nnUNetv2_train {} CONFIGURATION FOLD -tr TRAINER",
 }
-FIX_DATASET_JSON = "Fix dataset.json in nnUNet_raw and run again: nnUNetv2_plan_and_preprocess"
 
 NAME = re.compile(r"Dataset(\d{3,})_")
 
@@ -50,8 +49,10 @@ def find_dataset(dataset_name_or_id: str, root: str = "nnUNet_preprocessed") -> 
     names = ", ".join(path.name for path in found or datasets) or "none"
     if found:
         raise InputError(f"{value}: {len(found)} data sets match {wanted!r}: {names}", "Give the full name of one.")
+    number = int(wanted) if wanted.isdecimal() else id_of(Path(wanted))
     raise InputError(
-        f"{value}: no data set matches {wanted!r}, available: {names}", f"Correct it, or {HOW_TO_ADD_ONE[root]}"
+        f"{value}: no data set matches {wanted!r}, available: {names}",
+        f"Correct it, or {HOW_TO_ADD_ONE[root].format(number or 'ID')}",
     )
 
 
@@ -63,8 +64,8 @@ def read_dataset_json(folder: Path) -> dict:
     """
     file = folder / "dataset.json"  # nnU-Net's planning copies it here
     if not file.is_file():
-        raise InputError(f"{file} does not exist", "Run nnU-Net's planning again: nnUNetv2_plan_and_preprocess")
-    return check_dataset_json(read_json(file), str(file))
+        raise InputError(f"{file} does not exist", f"Copy it there from nnUNet_raw/{folder.name}.")
+    return check_dataset_json(read_json(file, _fix_dataset_json(file)), str(file))
 
 
 def check_dataset_json(content: object, file: str) -> dict:
@@ -76,7 +77,7 @@ def check_dataset_json(content: object, file: str) -> dict:
     Raises:
         InputError: a key is missing or of the wrong type, or nnU-Net cannot train with the labels.
     """
-    fix = FIX_DATASET_JSON
+    fix = _fix_dataset_json(Path(file))
     if not isinstance(content, dict):
         raise InputError(f"{file} contains {json_type(content)}, not an object", fix)
     channels = "modality" if "modality" in content else "channel_names"
@@ -89,6 +90,14 @@ def check_dataset_json(content: object, file: str) -> dict:
         found = ", ".join(map(str, labels))
         raise InputError(f"{file}, labels: the values {found} are not 0, 1, 2 and so on without a gap", fix)
     return content
+
+
+def _fix_dataset_json(file: Path) -> str:
+    # labels and channels are in the fingerprint too, which nnU-Net keeps without --clean
+    return (
+        "Fix dataset.json in nnUNet_raw, then run: "
+        f"nnUNetv2_plan_and_preprocess -d {id_of(file.parent) or 'ID'} --clean"
+    )
 
 
 def channel_names(dataset_json: dict) -> dict[str, str]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from nnunet_semcl.distributed import all_gather_object, rank, world_size
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import UNLABELLED, preprocess_again
 from nnunet_semcl.files.cases import UNKNOWN, class_locations, open_case
 from nnunet_semcl.files.json_files import read_json, write_json
 
@@ -32,7 +33,6 @@ TO_EXPORT = (  # properties that nnU-Net needs to save a validation case's predi
     "bbox_used_for_cropping",
     "shape_after_cropping_and_before_resampling",
 )
-PREPROCESS_AGAIN = "Preprocess this case again with nnUNetv2_preprocess (an unlabelled one: nnunet-semcl unlabelled)."
 T = TypeVar("T")
 Check = tuple[Callable[[], object], list[Path]]  # what reads a case, and the files that it reads
 
@@ -123,11 +123,14 @@ def check_image(case: Path, channels: int) -> tuple[int, ...]:
     image = _read(file, lambda: np.load(file)["data"] if file.suffix == ".npz" else open_case(case)[:])
     if image.ndim != 4 or len(image) != channels or image.size == 0:
         raise InputError(
-            f"{file}: the shape {image.shape} is not ({channels}, x, y, z) with one voxel or more", PREPROCESS_AGAIN
+            f"{file}: the shape {image.shape} is not ({channels}, x, y, z) with one voxel or more",
+            _create_again(file),
         )
     not_finite = image.size - np.count_nonzero(np.isfinite(image))
     if not_finite:
-        raise InputError(f"{file}: {not_finite} values are NaN or infinite", f"Fix the raw image. {PREPROCESS_AGAIN}")
+        raise InputError(
+            f"{file}: {not_finite} values are NaN or infinite", _create_again(file, "Fix the raw image, then")
+        )
     return image.shape[1:]
 
 
@@ -153,13 +156,13 @@ def check_labelled_case(case: Path, channels: int, labels: Collection[int]) -> N
     if segmentation.shape != (1, *shape):
         raise InputError(
             f"{file}: the shape {segmentation.shape} does not match the image, which needs {(1, *shape)}",
-            PREPROCESS_AGAIN,
+            _create_again(file),
         )
     unknown = segmentation[~np.isin(segmentation, [UNKNOWN, *labels])]
     if unknown.size:
         raise InputError(
             f"{file}: the label {unknown[0]} is not one of {', '.join(map(str, labels))}, the labels in dataset.json",
-            f"Fix the raw label file. {PREPROCESS_AGAIN}",
+            _create_again(file, "Fix the raw label file, then"),
         )
     file = case.with_name(f"{case.name}.pkl")
     _check_properties(file, _read(file, lambda: pickle.loads(file.read_bytes())), shape)
@@ -169,12 +172,18 @@ def _check_properties(file: Path, properties: Any, shape: tuple[int, ...]) -> No
     locations = class_locations(properties, str(file))
     missing = [key for key in TO_EXPORT if key not in properties]
     if missing:
-        raise InputError(f"{file} lacks nnU-Net's properties {', '.join(missing)}", PREPROCESS_AGAIN)
+        raise InputError(f"{file} lacks nnU-Net's properties {', '.join(missing)}", _create_again(file))
     for obj, voxels in locations.items():
         if len(voxels) and (np.min(voxels) < 0 or (np.max(voxels, axis=0) >= (1, *shape)).any()):
             raise InputError(
-                f"{file}: class_locations of object {obj} are not all within the image of {shape}", PREPROCESS_AGAIN
+                f"{file}: class_locations of object {obj} are not all within the image of {shape}", _create_again(file)
             )
+
+
+def _create_again(file: Path, start: str = "To create it again,") -> str:
+    # nnunet-semcl unlabelled leaves complete cases as they are
+    delete = "delete it and " if file.parent.name.endswith(UNLABELLED) else ""
+    return f"{start} {delete}{preprocess_again(file.parent)}"
 
 
 def _file(case: Path) -> Path:
@@ -189,4 +198,4 @@ def _read(file: Path, read: Callable[[], T]) -> T:
         return read()
     except Exception as problem:  # blosc2, numpy and pickle raise errors of many kinds
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise InputError(f"{file} cannot be read ({reason})", PREPROCESS_AGAIN) from problem
+        raise InputError(f"{file} cannot be read ({reason})", _create_again(file)) from problem

@@ -13,8 +13,11 @@ from nnunet_semcl.rules import Rule
 JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
-def read_json(file: Path) -> JSON:
+def read_json(file: Path, fix: str = "Fix the file, or move it away and create it again.") -> JSON:
     """Reads a JSON file.
+
+    Args:
+        fix: the advice of an error in its content.
 
     Raises:
         InputError: the file cannot be read, is not JSON, or repeats a key, so that json would lose a value.
@@ -24,7 +27,7 @@ def read_json(file: Path) -> JSON:
     except OSError as problem:
         raise InputError(f"cannot read {file}: {problem.strerror}", "Make it a readable JSON file.") from problem
     except (ValueError, RecursionError) as problem:
-        raise InputError(f"{file}: broken JSON ({problem})", "Fix the file, or create it again.") from problem
+        raise InputError(f"{file}: broken JSON ({problem})", fix) from problem
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

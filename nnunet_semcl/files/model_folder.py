@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from nnunet_semcl.errors import InputError, access_error
+from nnunet_semcl.files.datasets import id_of
 
 FINGERPRINT = "dataset_fingerprint.json"
 WRITTEN_BY_NNUNET = ("plans.json", "dataset.json", FINGERPRINT)
@@ -24,7 +25,7 @@ def check_model_folder(folder: Path, preprocessed: Path) -> None:
     if not (preprocessed / FINGERPRINT).is_file():
         raise InputError(
             f"{preprocessed / FINGERPRINT} is missing, but nnU-Net copies it to the model's folder",
-            "Extract it again: nnUNetv2_extract_fingerprint -d DATASET_ID",
+            f"Extract it again: nnUNetv2_extract_fingerprint -d {id_of(preprocessed) or 'ID'}",
         )
     file = folder
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import id_of
+from nnunet_semcl.files.advice import preprocess_again
 
 
 def preprocessed_cases(data: Path) -> set[str]:
@@ -24,7 +24,7 @@ def preprocessed_cases(data: Path) -> set[str]:
     if len(formats) > 1:
         raise InputError(
             f"{data} contains cases as .b2nd and as .npz, but nnU-Net reads one format",
-            "Preprocess the data set again.",
+            f"To have one, {preprocess_again(data)}",
         )
     return {file.stem for file in files if file.suffix in formats and not file.name.endswith("_seg.b2nd")}
 
@@ -40,5 +40,5 @@ def check_files(data: Path, cases: set[str]) -> None:
             if not (data / f"{case}{ending}").is_file():
                 raise InputError(
                     f"{data / f'{case}{ending}'} does not exist, although the case has an image",
-                    f"Preprocess the case again: nnUNetv2_preprocess -d {id_of(data.parent)}",
+                    f"To create it again, {preprocess_again(data)}",
                 )

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import id_of
+from nnunet_semcl.files.advice import missing_case
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.rules import json_type
 
+EXAMPLE = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}]'
 NNUNET_FOLDS = 5  # of the cross-validation that nnU-Net makes when there is no splits_final.json
 
 Fold = dict[str, Any]
@@ -23,8 +24,8 @@ def read_splits(file: Path) -> list[Fold]:
     Raises:
         InputError: the file is not a list of folds, or a fold lacks its list of training or validation cases.
     """
-    splits = read_json(file)
     fix = "Fix the file, or move it away: nnU-Net then makes its own split."
+    splits = read_json(file, fix)
     if not isinstance(splits, list) or not splits:
         found = "an empty list" if splits == [] else json_type(splits)
         raise InputError(f"{file} contains {found}, not a list of folds with 'train' and 'val'", fix)
@@ -61,7 +62,7 @@ def check_fold(where: str, fold: Fold, data: Path, cases: Collection[str]) -> No
         if missing:
             raise InputError(
                 f"{where}: the case {missing[0]!r} is not preprocessed in {data}",
-                f"Fix the split, or run: nnUNetv2_preprocess -d {id_of(data.parent)}",
+                missing_case(data),
             )
         both = sorted(set(fold[side]) & set(fold.get("unlabelled", ())))
         if both:

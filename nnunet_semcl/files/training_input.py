@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.datasets import find_dataset, id_of, read_dataset_json
-from nnunet_semcl.files.plans import read_plans, resolve_configuration
+from nnunet_semcl.files.advice import plan_again, preprocess_command
+from nnunet_semcl.files.datasets import find_dataset, read_dataset_json
+from nnunet_semcl.files.plans import RENAMED, read_plans, resolve_configuration
 from nnunet_semcl.files.preprocessed import check_files, preprocessed_cases
-from nnunet_semcl.files.splits import NNUNET_FOLDS, check_fold, read_splits
+from nnunet_semcl.files.splits import EXAMPLE, NNUNET_FOLDS, check_fold, read_splits
 
 
 def check_training_input(dataset_name_or_id: str, configuration: str, plans_identifier: str, fold: str) -> None:
@@ -23,12 +24,14 @@ def check_training_input(dataset_name_or_id: str, configuration: str, plans_iden
     folder = find_dataset(dataset_name_or_id)
     source = folder / f"{plans_identifier}.json"
     plans = read_plans(source, any_version=True)
+    names = ", ".join(plans["configurations"])
     if configuration not in plans["configurations"]:
         raise InputError(
-            f"{source} has no configuration {configuration!r}, only {', '.join(plans['configurations'])}",
-            "Use one of these.",
+            f"{source} has no configuration {configuration!r}, only {names or 'an empty list of them'}",
+            "Use one of these." if names else plan_again(source),
         )
-    data = folder / resolve_configuration(plans, configuration, source)["data_identifier"]
+    # A trainer without deep supervision needs no depth; ours check it themselves.
+    data = folder / resolve_configuration(plans, configuration, source, any_depth=True)["data_identifier"]
     read_dataset_json(folder)
     check_cases(data, configuration, plans_identifier, fold)
 
@@ -44,11 +47,13 @@ def check_cases(data: Path, configuration: str, plans_identifier: str, fold: int
             are too few cases for nnU-Net's own folds.
     """
     folder = data.parent
+    if not folder.is_dir():
+        raise InputError(f'{folder} does not exist, but is the "dataset_name" of the plans {plans_identifier}', RENAMED)
     cases = preprocessed_cases(data)
     if not cases:
         raise InputError(
             f"{data} contains no preprocessed cases of configuration {configuration}",
-            f"Run: nnUNetv2_preprocess -d {id_of(folder)} -plans_name {plans_identifier} -c {configuration}",
+            f"Run: {preprocess_command(folder, plans_identifier, configuration)}",
         )
     if fold == "all":
         check_files(data, cases)
@@ -67,7 +72,7 @@ def check_cases(data: Path, configuration: str, plans_identifier: str, fold: int
         raise InputError(
             f"{data} contains {len(cases)} preprocessed cases, too few for nnU-Net's split into {NNUNET_FOLDS} folds, "
             f"and {splits_file.name} does not exist",
-            f"Train with fold all, or write your own {splits_file.name} into {folder}.",
+            f"Train with fold all, or write your own {splits_file.name} into {folder}, such as {EXAMPLE}",
         )
     else:
         n_folds = NNUNET_FOLDS

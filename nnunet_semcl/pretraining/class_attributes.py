@@ -30,8 +30,9 @@ class ClassAttributeTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         # nnU-Net's own errors name neither file nor key, so these checks come first.
-        resolve_configuration(plans, configuration, f"{plans.get('plans_name')}.json")
-        check_dataset_json(dataset_json, "dataset.json")
+        dataset = plans.get("dataset_name")
+        resolve_configuration(plans, configuration, f"{dataset}/{plans.get('plans_name')}.json")
+        check_dataset_json(dataset_json, f"{dataset}/dataset.json")
         try:
             super().__init__(plans, configuration, fold, dataset_json, device)
         except OSError as error:

@@ -143,7 +143,7 @@ class PretrainingPhase:
             present = ", ".join(f"{k} = {self.settings.get(k)}" for k in differing)
             raise InputError(
                 f"{self.checkpoint}: the run was started with {previous}, but now {present}",
-                "Go back to the previous settings, or start again without --c.",
+                "Go back to them (what the plans do not set follows from the cases), or start again without --c.",
             )
         load_weights(self.task, content["task"], self.checkpoint)
         self.optimizer.load_state_dict(content["optimizer"])

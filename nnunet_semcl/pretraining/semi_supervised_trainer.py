@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
 from nnunet_semcl.distributed import barrier
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.advice import missing_case
 from nnunet_semcl.files.cases import has_image
 from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.intact_cases import check_cases_are_intact
@@ -47,7 +48,8 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
                 stage = self.configuration_manager.previous_stage_name
                 raise InputError(
                     f"{file} is missing: the cascade needs the prediction of {stage} for each case of the fold",
-                    f"Train {stage} first, with the same trainer and plans, in all folds.",
+                    f"Train {stage} first, with the same trainer and plans, in all folds. "
+                    "Where it is trained already, add --val.",
                 )
 
     def check_cases_are_intact(self) -> None:
@@ -102,7 +104,7 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
             raise InputError(
                 f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} unlabelled cases have "
                 "none)",
-                "Preprocess them: cases of the data set with nnUNetv2_preprocess, others with nnunet-semcl unlabelled.",
+                missing_case(images[missing[0]].parent),
             )
         return images
 

@@ -258,7 +258,7 @@ def test_invalid_arguments_are_rejected_and_nothing_is_written(dataset: Path, ar
         ),
         (
             [{"train": CASES, "val": ["heart"]}],
-            "fold 0: the case 'heart' is not preprocessed in .*nnUNetPlans_.* run: nn",
+            "fold 0: the case 'heart' is not preprocessed in .*nnUNetPlans_.*remove it from the fold.* run: nn",
         ),
     ],
 )
@@ -293,12 +293,13 @@ def test_a_budget_whose_fold_has_changed_is_rejected(dataset: Path) -> None:
 def test_cases_that_are_not_preprocessed_are_rejected(dataset: Path) -> None:
     for file in (dataset / "nnUNetPlans_3d_fullres").glob(f"{CASES[3]}*"):
         file.unlink()
-    with pytest.raises(InputError, match=f"the case '{CASES[3]}' is not preprocessed in .*nnUNetPlans_3d_fullres"):
+    with pytest.raises(InputError, match=f"nnUNetPlans_3d_fullres: the case '{CASES[3]}', which nnUNetPlans_2d has"):
         add_label_budget("27", 1)
     for file in dataset.glob("*/*"):
         file.unlink()
     with pytest.raises(
-        InputError, match=f"{NAME}: no configuration has preprocessed cases. Run: nnUNetv2_preprocess -d 27"
+        InputError,
+        match=f"{NAME}: no configuration has preprocessed cases. .* run: nnUNetv2_plan_and_preprocess -d 27",
     ):
         add_label_budget("27", 1)
     assert not (dataset / "splits_final.json").exists()
@@ -314,7 +315,7 @@ def test_a_case_that_nnunet_does_not_see_is_left_out_and_named(dataset: Path, ca
 
 def test_a_case_that_lacks_a_file_is_rejected(dataset: Path) -> None:
     (dataset / "nnUNetPlans_2d" / f"{CASES[0]}.pkl").unlink()
-    with pytest.raises(InputError, match=rf"{CASES[0]}\.pkl does not exist.*nnUNetv2_preprocess -d 27"):
+    with pytest.raises(InputError, match=rf"{CASES[0]}\.pkl does not exist.*nnUNetv2_plan_and_preprocess -d 27"):
         add_label_budget("27", 4)
     assert not (dataset / "splits_final.json").exists()
 

@@ -301,7 +301,9 @@ def test_wrong_input_is_rejected_before_any_work(folders: NNUNetFolders, images:
         r"nnUNetPlans_3d_fullres contains no preprocessed cases.*nnUNetv2_preprocess", configurations=["3d_fullres"]
     )
     shutil.rmtree(folders.preprocessed / "nnUNetPlans_2d")
-    refused(r"none of the configurations is preprocessed \(2d.*\)\. Run: nnUNetv2_preprocess -d 999")
+    refused(
+        r"none of the configurations is preprocessed \(2d.*\)\. Run: nnUNetv2_preprocess -d 999 -plans_name .* -c 2d"
+    )
     (folders.preprocessed / "dataset.json").unlink()
     refused(r"dataset\.json does not exist")
 

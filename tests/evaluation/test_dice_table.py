@@ -57,7 +57,7 @@ def test_summary_must_exist_and_contain_the_labels(tmp_path: Path) -> None:
     case = {"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": 0.5}}, "prediction_file": "x/a.nii.gz"}
     summary.write_text(json.dumps({"metric_per_case": [case], "mean": {}}))
     assert read_summary(summary, {"liver": 1}) == {"a": {"liver": 0.5}}
-    with pytest.raises(InputError, match=r"summary\.json has no Dice of aorta\. Evaluate again"):
+    with pytest.raises(InputError, match=r"summary\.json has no Dice of aorta\. Evaluate with all labels"):
         read_summary(summary, LABELS)
 
 

@@ -1,5 +1,6 @@
 """A kill, an error or a full disk during writing leaves the previous file."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,10 +43,35 @@ def test_a_full_disk(tmp_path: Path, write: Callable[[dict, Path], None]) -> Non
     file.write_text("previous")
     (tmp_path / ".a.file").symlink_to("/dev/full")  # the kernel's own full disk
     content = {str(key): list(range(10_000)) for key in range(10)}
-    with pytest.raises(InputError, match=r"cannot write .*/a\.file: .*MB free\)\. Free some space .*--c"):
+    with pytest.raises(InputError, match=r"cannot write .*/a\.file: .*MB free\)\. Free some space, .*--c"):
         write(content, file)
     assert file.read_text() == "previous"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("write", [save_atomically, write_json])
+def test_what_else_prevents_writing_has_its_own_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[dict, Path], None]
+) -> None:
+    folder = tmp_path / "absent"
+    file = folder / "a.json"
+    with pytest.raises(InputError, match=f"cannot write {file}: .* Create the folder {folder}, then run the same"):
+        write({}, file)
+    folder.mkdir()
+    file.mkdir()
+    with pytest.raises(InputError, match=r"a\.json: Is a directory\. Move the folder of this name away, then run"):
+        write({}, file)
+    file.rmdir()
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", refuse)  # permissions do not bind the superuser
+        with pytest.raises(InputError, match=f"Permission denied. Give yourself permission to write in {folder}, then"):
+            write({}, file)
+    write({}, file)
+    assert list(folder.iterdir()) == [file]
 
 
 def test_an_error_of_the_gpu_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:

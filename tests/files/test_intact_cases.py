@@ -76,7 +76,7 @@ def test_a_hidden_case_that_gets_its_labels_back_is_read(cases: list[Path], read
 def test_a_broken_case_is_refused_each_time(cases: list[Path], read: list[str]) -> None:
     cases[0].with_name("a_seg.b2nd").write_bytes(b"garbage")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"a_seg\.b2nd cannot be read.*Preprocess"):
+        with pytest.raises(InputError, match=r"a_seg\.b2nd cannot be read.*run: nnUNetv2_plan_and_preprocess -d 1"):
             check(cases)
 
 

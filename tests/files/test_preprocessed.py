@@ -22,7 +22,10 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "3d_fullres": configuration("3d_fullres", axes=3),
         "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
     }
-    write(folder / "nnUNetPlans.json", {"plans_name": "nnUNetPlans", "configurations": configurations})
+    write(
+        folder / "nnUNetPlans.json",
+        {"dataset_name": NAME, "plans_name": "nnUNetPlans", "configurations": configurations},
+    )
     described = {"labels": {"background": 0, "anterior": 1}, "channel_names": {"0": "MRI"}, "file_ending": ".nii.gz"}
     write(folder / "dataset.json", described)
     return folder

@@ -249,8 +249,12 @@ def test_autocast_leaves_the_loss_in_float32(path: str, dtype: torch.dtype) -> N
     embeddings = embeddings.to(dtype)
     loss = SupConLoss(0.05)
     expected, expected_gradient = value_and_gradient(lambda x: loss(x, labels), embeddings)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, gradient = value_and_gradient(lambda x: loss(x, labels), embeddings)
+
+    def under_autocast(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss(x, labels)
+
+    value, gradient = value_and_gradient(under_autocast, embeddings)
     assert value.dtype == torch.float32
     assert value == expected
     assert torch.equal(gradient, expected_gradient)

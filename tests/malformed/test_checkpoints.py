@@ -63,7 +63,7 @@ def test_truncated(saved: tuple[Path, dict], share: float) -> None:
     file, content = saved
     intact = file.read_bytes()
     file.write_bytes(intact[: int(share * len(intact))])
-    with refused("checkpoint_pretraining.pth is not a readable checkpoint (", "start again with --c"):
+    with refused("checkpoint_pretraining.pth is not a readable checkpoint (", "start the training again with --c"):
         load_safely(file, CPU, set(content))
 
 
@@ -111,6 +111,11 @@ def test_a_checkpoint_that_is_a_folder(tmp_path: Path) -> None:
         load_safely(tmp_path, CPU, set())
 
 
+def test_a_checkpoint_that_does_not_exist(tmp_path: Path) -> None:
+    with refused("checkpoint_best.pth does not exist", "Leave --val_best out"):
+        load_safely(tmp_path / "checkpoint_best.pth", CPU, set())
+
+
 # checkpoints of a training
 
 TRAINING: dict[str, tuple[Callable[[dict], object], tuple[str, ...]]] = {
@@ -120,7 +125,7 @@ TRAINING: dict[str, tuple[Callable[[dict], object], tuple[str, ...]]] = {
     "weights that are a list": (lambda c: c | {"network_weights": [1]}, ("the weights do not fit the current", "list")),
     "weights of another size": (
         lambda c: c | {"network_weights": first_rows(c["network_weights"])},
-        ("the weights do not fit the current", "size mismatch", "Restore the previous plans"),
+        ("the weights do not fit the current", "size mismatch", "Restore the plans that they were trained with"),
     ),
 }
 
@@ -153,7 +158,11 @@ def test_plans_that_changed_after_pretraining(
     network = content["configurations"]["2d"]["architecture"]["arch_kwargs"]
     network["n_conv_per_stage"] = [2 for _ in network["strides"]]
     plans.write_text(json.dumps(content))
-    with refused("checkpoint_pretrained.pth", "the weights do not fit the current", "Restore the previous plans"):
+    with refused(
+        "checkpoint_pretrained.pth",
+        "the weights do not fit the current",
+        "Restore the plans that they were trained with",
+    ):
         pretrain(resume=True)
 
 

@@ -46,7 +46,7 @@ def rewrite(file: Path, change: Callable[[Any], Any]) -> None:
         (
             ("batch_size",),
             GONE,
-            ("the key 'batch_size' is missing", "a whole number from 1", "nnUNetv2_plan_experiment"),
+            ("the key 'batch_size' is missing", "a whole number from 1", "nnunet-semcl plan -d 999 --preset tiny"),
         ),
         (("batch_size",), "2", ("batch_size: '2' is not a whole number from 1 to 65536",)),
         (("batch_size",), 0, ("batch_size: 0 is not",)),
@@ -91,7 +91,13 @@ def test_plans(
     [
         ("", ("broken JSON",)),
         ('{"configurations": {', ("broken JSON",)),
-        ("[]", ("no object 'configurations'", "Create the plans again: nnUNetv2_plan_and_preprocess -d 999")),
+        (
+            "[]",
+            (
+                "no object 'configurations'",
+                "Move the file away and create the plans again: nnUNetv2_plan_and_preprocess -d 999",
+            ),
+        ),
         ("null", ("no object 'configurations'",)),
         ('{"configurations": []}', ("no object 'configurations'",)),
         ('{"configurations": {"2d": null}}', ("configuration 2d: null is not an object of settings",)),
@@ -124,7 +130,11 @@ def test_plans_that_a_command_reads(
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("labels",), GONE, ("dataset.json: the key 'labels' is missing", "nnUNetv2_plan_and_preprocess")),
+        (
+            ("labels",),
+            GONE,
+            ("dataset.json: the key 'labels' is missing", "nnUNetv2_plan_and_preprocess -d 999 --clean"),
+        ),
         (("labels",), ["liver"], ("labels: ['liver'] is not an object with at least one entry",)),
         (("labels",), {}, ("labels: {} is not",)),
         (("labels",), {"liver": 1}, ("labels: nnU-Net cannot use {'liver': 1}", "Background")),
@@ -188,8 +198,14 @@ def test_dataset_json_that_is_no_object(
             [{"train": [*TRAIN, "heart"], "val": VAL}],
             ("fold 0: the case 'heart' is not preprocessed", "nnUNetPlans_2d"),
         ),
-        ([{"train": TRAIN, "val": ["heart"]}], ("fold 0: the case 'heart' is not", "nnUNetv2_preprocess -d 999")),
-        ([{"train": TRAIN, "val": ["phantom_004.nii.gz"]}], ("the case 'phantom_004.nii.gz' is not", "Fix the split")),
+        (
+            [{"train": TRAIN, "val": ["heart"]}],
+            ("fold 0: the case 'heart' is not", "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
+        ),
+        (
+            [{"train": TRAIN, "val": ["phantom_004.nii.gz"]}],
+            ("the case 'phantom_004.nii.gz' is not", "remove it from the fold"),
+        ),
         ([{"train": TRAIN, "val": VAL, "unlabelled": None}], ("'unlabelled' must be", "but is None")),
         ([{"train": TRAIN, "val": VAL, "unlabelled": "phantom_003"}], ("'unlabelled' must be", "'phantom_003'")),
         (
@@ -226,7 +242,9 @@ def test_an_unlabelled_case_that_does_not_exist(
 ) -> None:
     splits = [{"train": TRAIN[:2], "val": VAL, "unlabelled": ["heart"]}]
     (folders.preprocessed / "splits_final.json").write_text(json.dumps(splits))
-    with refused("nnUNetPlans_2d/heart: no preprocessed image", "Preprocess them"):
+    with refused(
+        "nnUNetPlans_2d/heart: no preprocessed image", "If nnUNet_raw lacks the case, remove it from the fold"
+    ):
         make_trainer().initialize()
 
 

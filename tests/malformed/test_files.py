@@ -77,11 +77,23 @@ CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "no image": (
         ".b2nd",
         Path.unlink,
-        ("the case 'phantom_00", "is not preprocessed in", "nnUNetv2_preprocess -d 999"),
+        ("the case 'phantom_00", "is not preprocessed in", "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
     ),
-    "no segmentation": ("_seg.b2nd", Path.unlink, ("_seg.b2nd does not exist", "nnUNetv2_preprocess -d 999")),
-    "no properties": (".pkl", Path.unlink, (".pkl does not exist", "nnUNetv2_preprocess -d 999")),
-    "an empty image file": (".b2nd", cut(0), (".b2nd cannot be read (", "Preprocess this case again")),
+    "no segmentation": (
+        "_seg.b2nd",
+        Path.unlink,
+        ("_seg.b2nd does not exist", "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
+    ),
+    "no properties": (
+        ".pkl",
+        Path.unlink,
+        (".pkl does not exist", "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
+    ),
+    "an empty image file": (
+        ".b2nd",
+        cut(0),
+        (".b2nd cannot be read (", "To create it again, run: nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
+    ),
     "an image truncated in its header": (".b2nd", cut(300), (".b2nd cannot be read (",)),
     "an image without its last byte": (".b2nd", cut(-1), (".b2nd cannot be read (",)),
     "an error page instead of an image": (
@@ -90,7 +102,11 @@ CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         (".b2nd cannot be read (",),
     ),
     "a truncated segmentation": ("_seg.b2nd", cut(-50), ("_seg.b2nd cannot be read (",)),
-    "an empty properties file": (".pkl", cut(0), (".pkl cannot be read (", "Preprocess this case again")),
+    "an empty properties file": (
+        ".pkl",
+        cut(0),
+        (".pkl cannot be read (", "To create it again, run: nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
+    ),
     "truncated properties": (".pkl", cut(300), (".pkl cannot be read (pickle data was truncated)",)),
     "NaN": (".b2nd", voxels(np.nan), (".b2nd: 96 values are NaN or infinite", "Fix the raw image")),
     "infinity": (".b2nd", voxels(-np.inf), (".b2nd: 96 values are NaN or infinite",)),
@@ -98,7 +114,10 @@ CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "two channels": (
         ".b2nd",
         array(lambda v: np.concatenate((v, v))),
-        (".b2nd: the shape (2, 24, 40, 48) is not (1, x, y, z)", "Preprocess this case again"),
+        (
+            ".b2nd: the shape (2, 24, 40, 48) is not (1, x, y, z)",
+            "To create it again, run: nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d",
+        ),
     ),
     "no channel axis": (".b2nd", array(lambda v: v[0]), (".b2nd: the shape (24, 40, 48) is not (1, x, y, z)",)),
     "no voxel": (".b2nd", array(lambda v: v[:, :0]), (".b2nd: the shape (1, 0, 40, 48) is not", "one voxel or more")),
@@ -107,7 +126,7 @@ CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         array(lambda v: v[:, :-1]),
         (
             "_seg.b2nd: the shape (1, 23, 40, 48) does not match the image, which needs (1, 24, 40, 48)",
-            "Preprocess this",
+            "nnUNetv2_preprocess -d 999",
         ),
     ),
     "a label that dataset.json lacks": (
@@ -119,7 +138,7 @@ CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "properties that are a list": (
         ".pkl",
         properties(lambda p: [p]),
-        (".pkl has no class_locations", "nnUNetv2_plan_and_preprocess"),
+        (".pkl has no class_locations", "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"),
     ),
     "no class locations": (
         ".pkl",
@@ -144,7 +163,10 @@ CASE_FILES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "no geometry": (
         ".pkl",
         properties(lambda p: {"class_locations": p["class_locations"]}),
-        (".pkl lacks nnU-Net's properties spacing, shape_before_cropping, bbox_used_for_cropping", "Preprocess"),
+        (
+            ".pkl lacks nnU-Net's properties spacing, shape_before_cropping, bbox_used_for_cropping",
+            "nnUNetv2_preprocess -d 999",
+        ),
     ),
 }
 
@@ -177,7 +199,9 @@ def test_a_file_that_belongs_to_no_case(
 
 def test_cases_in_two_formats(folders: NNUNetFolders, start: Callable[[str], None]) -> None:
     (folders.preprocessed / "nnUNetPlans_2d" / "phantom_000.npz").touch()
-    with refused("nnUNetPlans_2d", "cases as .b2nd and as .npz", "Preprocess the data set again"):
+    with refused(
+        "nnUNetPlans_2d", "cases as .b2nd and as .npz", "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"
+    ):
         start("SemCLTrainerShort")
 
 

@@ -204,7 +204,7 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     other = phase(tmp_path, settings={"learning_rate": 0.1, "size": (2, 3)})
     message = (
         r"checkpoint_pretraining\.pth: the run was started with learning_rate = 0\.05, but now learning_rate = 0\.1\. "
-        r"Go back to the previous settings, or start again without --c\."
+        r"Go back to them .*, or start again without --c\."
     )
     with pytest.raises(InputError, match=message):
         other.resume()
@@ -222,7 +222,7 @@ def test_a_broken_checkpoint_is_reported_and_kept(tmp_path: Path, damage: str) -
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"x" * 999, "empty": b""}[damage])
     broken = path.read_bytes()
-    message = r"checkpoint_pretraining\.pth (is not a readable|lacks the keys) .*start again with --c"
+    message = r"checkpoint_pretraining\.pth (is not a readable|lacks the keys) .*again with --c"
     with pytest.raises(InputError, match=message):
         phase(tmp_path).resume()
     assert path.read_bytes() == broken

@@ -171,7 +171,7 @@ class IDEALTrainer(PretrainingTrainer):
                 problem, fix = "a second decoder, but the fold has no unlabelled cases now", "Bring them back"
             else:
                 problem, fix = "no second decoder, but the fold has unlabelled cases now", "Remove them again"
-            raise InputError(f"{file} has {problem}", f"{fix}, or start again without --c.")
+            raise InputError(f"{file} has {problem}", f"{fix}, or train again from the start, without --c.")
         if self.two_decoders is not None:
             self.two_decoders.second.load_state_dict(additions["second_decoder"])
 

@@ -75,7 +75,7 @@ def named_model(folder: Path, trainer: PretrainingTrainer) -> nnUNetPredictor:
         if content[key] != expected:
             raise InputError(
                 f"{where} was trained with the {what} {content[key]}, not {expected}",
-                "Name a model of this data set.",
+                f"Name a model of this data set. If only names have changed since, correct them in the model's {file}.",
             )
     fix = "Name another model, or train this one again."
     load_safely(checkpoint, torch.device("cpu"), {"network_weights", "trainer_name", "init_args"}, fix)

@@ -99,7 +99,9 @@ def test_cases_that_its_configuration_lacks_are_named(
     name_it(folders, model)
     case = json.loads((folders.preprocessed / "splits_final.json").read_text())[FOLD]["unlabelled"][0]
     (folders.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd").unlink()
-    message = rf"3d_fullres/{case}: no preprocessed image \(1 of 2 unlabelled cases.*Preprocess them"
+    message = (
+        rf"3d_fullres/{case}: no preprocessed image \(1 of 2 unlabelled cases.*nnUNetv2_preprocess -d 999 .*3d_fullres"
+    )
     with pytest.raises(InputError, match=message):
         make_trainer(fold=FOLD).initialize()
 

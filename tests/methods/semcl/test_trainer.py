@@ -178,7 +178,7 @@ def test_a_broken_checkpoint_raises_before_anything_is_overwritten(
     path.write_bytes(path.read_bytes()[:1000])
     trainer = make_trainer(resume=True)
     trainer.initialize()
-    message = r"checkpoint_pretrained\.pth is not a readable checkpoint.*start again with --c"
+    message = r"checkpoint_pretrained\.pth is not a readable checkpoint.*again with --c"
     with pytest.raises(InputError, match=message):
         trainer.pretrain()
     assert path.stat().st_size == 1000
