@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
+
+from nnunet_semcl.evaluation.metrics import measures_of
 
 Measures = dict[str, float]
 
@@ -39,7 +38,8 @@ def _measures(case: dict) -> Measures:
         found, true = np.isin(prediction, labels), np.isin(reference, labels)
         missed += int(true.any() and not found.any())
         if found.any() and true.any():
-            distances.append(surface_distances(found, true, spacing))
+            of_object = measures_of(found, true, spacing, tolerance=1)
+            distances.append((of_object["ASD"], of_object["HD95"]))
     measures: Measures = {"missed": missed}
     for name, values in (("dice", dice), ("iou", iou)):
         if not np.isnan(values).all():
@@ -47,18 +47,6 @@ def _measures(case: dict) -> Measures:
     if distances:
         measures["asd"], measures["hd95"] = (round(float(mean), 3) for mean in np.mean(distances, 0))
     return measures
-
-
-def surface_distances(found: np.ndarray, true: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
-    """Average surface distance and HD95 in mm of two masks (Z, Y, X), or (1, Y, X) for a picture."""
-    if len(found) == 1:
-        found, true, spacing = found[0], true[0], spacing[1:]
-    masks = [torch.from_numpy(mask)[None, None].float() for mask in (found, true)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of MONAI's own call
-        asd = compute_average_surface_distance(*masks, include_background=True, symmetric=True, spacing=spacing)
-        hd95 = compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=spacing)
-    return asd.item(), hd95.item()
 
 
 def _read(file: str) -> tuple[np.ndarray, tuple[float, ...]]:

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_unlabelled(commands)
     _add_export(commands)
+    _add_compare(commands)
     _add_doctor(commands)
     _add_demo(commands)
     return parser
@@ -258,6 +259,57 @@ def _export(args: argparse.Namespace) -> None:
     from nnunet_semcl.commands.export import export_model
 
     export_model(args.d, args.c, args.tr, args.p, args.f, args.chk, args.o, args.i)
+
+
+def _add_compare(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "compare",
+        _compare,
+        "compare trained models, or folders of predictions, case by case",
+        "Compares what trainers predicted for the validation cases of their folds, or folders of predictions: Dice, "
+        "surface Dice, HD95 and average surface distance of each class, paired by case, with intervals and tests. "
+        "Prints a table and writes a folder with report.md, cases.csv and index.html.",
+        "nnunet-semcl compare -d 17 -c 3d_fullres -tr nnUNetTrainer SemCLTrainer -o comparison",
+    )
+    parser.add_argument("-d", metavar="DATASET", help="name or id of the data set")
+    parser.add_argument("-c", metavar="CONFIGURATION", help="configuration of the trained models")
+    parser.add_argument("-tr", nargs="+", metavar="TRAINER", help="trainers; the others are compared with the first")
+    _add_plans(parser)
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: those that all trainers have finished)")
+    parser.add_argument(
+        "-i", nargs="+", type=Path, metavar="FOLDER", help="in place of -d, -c and -tr: folders of nnUNetv2_predict"
+    )
+    parser.add_argument("-gt", type=Path, metavar="FOLDER", help="with -i: the true segmentations")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with -i: the images, for pictures")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder for the report")
+    parser.add_argument(
+        "--group", metavar="PATTERN", help=r"cases with the same match count as one, such as 'patient\d+'"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=2.0, metavar="MM", help="of surface Dice, in mm (default: 2)"
+    )
+    parser.add_argument("-np", type=int, metavar="N", help="number of processes (default: nnU-Net's)")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    of_trainers, of_folders = all((args.d, args.c, args.tr)), all((args.i, args.gt))
+    if of_trainers == of_folders:
+        raise InputError(
+            "compare: either trainers or folders of predictions",
+            "Give -d, -c and -tr, or -i and -gt. An example: nnunet-semcl compare -h",
+        )
+    if args.tolerance < 0:
+        raise InputError(f"--tolerance {args.tolerance:g}: a distance cannot be negative", "Give 0 or more, in mm.")
+    from nnunetv2.configuration import default_num_processes
+
+    from nnunet_semcl.commands.compare import Options, compare_folders, compare_trainers
+
+    options = Options(args.o, args.group, args.tolerance, args.np or default_num_processes)
+    if of_trainers:
+        compare_trainers(args.d, args.c, args.tr, args.p, args.f, options)
+    else:
+        compare_folders(args.i, args.gt, args.images, options)
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -6,7 +6,6 @@ trainer sees an ordinary small fold. A trainer with pretraining may also use the
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.advice import UNLABELLED, preprocess_again, preprocess_all
 from nnunet_semcl.files.datasets import find_dataset
+from nnunet_semcl.files.groups import check_group, group_of
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.preprocessed import check_files, preprocessed_cases
 from nnunet_semcl.files.splits import EXAMPLE, NNUNET_FOLDS, Fold, check_fold, read_splits
@@ -126,23 +126,6 @@ def with_few_labels(number: int, fold: Fold, labelled: int, seed: int, group: st
     }
 
 
-def group_of(case: str, group: str | None) -> str:
-    """The text that the pattern matches in the case's name. Without a pattern, every case is its own group.
-
-    Raises:
-        InputError: the pattern matches nothing.
-    """
-    if group is None:
-        return case
-    match = re.search(group, case)
-    if not match or not match.group():
-        raise InputError(
-            f"--group '{group}' matches nothing in the case name {case!r}",
-            r"Give a pattern that matches the group in every case name, e.g. --group 'patient\d+'",
-        )
-    return match.group()
-
-
 def _check_arguments(labelled: int | None, seed: int, group: str | None) -> None:
     if labelled is None and group is None:
         raise InputError(
@@ -153,13 +136,7 @@ def _check_arguments(labelled: int | None, seed: int, group: str | None) -> None
         raise InputError(f"--labelled {labelled}: at least one case has to keep its labels", "Give 1 or more.")
     if seed < 0:
         raise InputError(f"--seed {seed}: a seed cannot be negative", "Give 0 or more.")
-    try:
-        re.compile(group or "")
-    except re.error as problem:
-        raise InputError(
-            f"--group '{group}' is not a regular expression ({problem})",
-            r"Fix the pattern, e.g. --group 'patient\d+'",
-        ) from problem
+    check_group(group)
 
 
 def _preprocessed_cases(folder: Path) -> dict[Path, set[str]]:

@@ -180,7 +180,10 @@ def _training_log(fold: Path) -> dict[str, list[float]]:
 def _read(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Voxels (Z, Y, X) and their spacing (z, y, x) in mm."""
     volume = sitk.ReadImage(str(file))
-    return sitk.GetArrayFromImage(volume), volume.GetSpacing()[::-1]
+    voxels, spacing = sitk.GetArrayFromImage(volume), volume.GetSpacing()[::-1]
+    if volume.GetNumberOfComponentsPerPixel() > 1:  # colours
+        voxels = voxels.mean(-1)
+    return (voxels[None], (1.0, *spacing)) if voxels.ndim == 2 else (voxels, spacing)
 
 
 def _window(voxels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

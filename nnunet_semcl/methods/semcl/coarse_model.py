@@ -176,6 +176,7 @@ def _predict(
                 _spacing(trainer.plans_manager, trainer.configuration_manager),
             )
         predictions.append(Prediction.from_logits(torch.as_tensor(logits), predictor.label_manager))
+        del logits  # gigabytes, before the next ones
     return predictions
 
 
