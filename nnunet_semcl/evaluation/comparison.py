@@ -74,12 +74,12 @@ class Comparison:
         return list(self.values[self.sides[0]])
 
     def of_case(self, side: str, case: str, measure: str, of_class: str = MEAN) -> float:
-        """A value; the mean is over the classes for which it is defined."""
-        own = self.values[side][case]
+        """A value. The mean is over the classes for which it is defined on all sides, so that like meets like."""
         if of_class != MEAN:
-            return own[of_class][measure]
-        known = [measures[measure] for measures in own.values() if not np.isnan(measures[measure])]
-        return float(np.mean(known)) if known else float("nan")
+            return self.values[side][case][of_class][measure]
+        each = np.array([[own[case][c][measure] for c in self.classes] for own in self.values.values()])
+        known = ~np.isnan(each).any(0)
+        return float(each[self.sides.index(side), known].mean()) if known.any() else float("nan")
 
     def pairs(self, side: str, measure: str, of_class: str = MEAN) -> dict[str, tuple[float, float]]:
         """Unit -> value of the first side and of this one, where both have one; cases of one group are averaged."""

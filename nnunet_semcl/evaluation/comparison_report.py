@@ -23,8 +23,9 @@ UNIT = {"Dice": "", "surface Dice": "", "HD95": " (mm)", "ASD": " (mm)"}
 HOW_TO_READ = (
     "A difference is the mean over cases (with a group: over groups) that both sides have a value for. Its interval of "
     "95 % redraws cases by bootstrap. p is Wilcoxon's signed-rank test, adjusted by Holm: means for all means in the "
-    "table, classes for the classes of one measure. Surface Dice and distances are MONAI's; a distance is not defined "
-    "where one side has no voxel of a class. Several trainings say more about a method than several cases of one."
+    "table, classes for the classes of one measure. A case's mean is over the classes that all sides have a value for. "
+    "Surface Dice and distances are MONAI's; a distance is not defined where one side has no voxel of a class. Several "
+    "trainings say more about a method than several cases of one."
 )
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --even: #8881; }
@@ -40,6 +41,7 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 svg, img { max-width: 100%; height: auto; }
 img { background: white; padding: .5rem; }
 figure { margin: 1.5rem 0; }
+summary { cursor: pointer; padding: .3rem 0; }
 """
 SORT = """
 for (const button of document.querySelectorAll("th button")) button.onclick = () => {
@@ -90,7 +92,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     low, high = (_number(value, row.measure, "+") for value in row.interval)
     p = "-" if np.isnan(row.p) else f"{row.p:.2g}"
     figures = (_number(row.first, row.measure), _number(row.second, row.measure))
-    return (name, *figures, _number(row.difference, row.measure, "+"), f"[{low}, {high}]", p, str(row.units))
+    interval = f"[{low}, {high}]" if row.units else "-"
+    return (name, *figures, _number(row.difference, row.measure, "+"), interval, p, str(row.units))
 
 
 def _number(value: float, measure: str, sign: str = "") -> str:
@@ -131,11 +134,17 @@ def _page(comparison: Comparison, rows: Sequence[Row], about: Sequence[str], pic
         f"<style>{STYLE}</style><h1>{title}</h1>",
         *(f"<p>{escape(sentence)}</p>" for sentence in (*about, HOW_TO_READ)),
     ]
+    parts.append(_box_plots(comparison))
     for side in comparison.sides[1:]:
+        parts.append(f"<h2>{escape(side)} - {escape(comparison.sides[0])}</h2>")
         header = ("", comparison.sides[0], side, "difference", "95 %", "p", "n")
-        body = [(row.of_class == MEAN, _cells(row)) for row in rows if row.side == side]
-        parts.append(f"<h2>{escape(side)} - {escape(comparison.sides[0])}</h2>{_table(header, body)}")
-    parts.append(f"<h2>Means of each case</h2>{_box_plots(comparison)}")
+        for measure in MEASURES:
+            mean, *classes = [row for row in rows if (row.side, row.measure) == (side, measure)]
+            table = _table(header, [(row.of_class == MEAN, _cells(row)) for row in (mean, *classes)])
+            is_open = " open" if measure == "Dice" else ""
+            cells = _cells(mean)
+            summary = escape(f"{cells[0]} {cells[1]} → {cells[2]}, {cells[3]} {cells[4]}")
+            parts.append(f"<details{is_open}><summary>{summary}</summary>{table}</details>")
     parts.append(f"<h2>Cases</h2>{_cases_table(comparison)}")
     if pictures:
         parts.append("<h2>Cases that gained and lost most</h2>")

@@ -23,6 +23,7 @@ from nnunet_semcl.files.checkpoints import load_safely
 
 OPACITY = 0.6
 PANEL_WIDTH = 4  # inches
+LONG_NAME = 16  # letters of a name beside which there is no room for another one
 
 
 def draw_overlay(
@@ -205,7 +206,8 @@ def _legend(axis: Axes, colours: dict[str, tuple[float, float, float]], dice: di
         Patch(color=colour, label=organ if dice is None else f"{organ} {dice[organ]:.2f}".replace("nan", "-"))
         for organ, colour in colours.items()
     ]
-    axis.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=8, frameon=False)
+    columns = 1 if max(map(len, colours)) > LONG_NAME else 2
+    axis.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns, fontsize=8, frameon=False)
 
 
 def _label(axis: Axes, title: str, y: str) -> None:

@@ -46,8 +46,9 @@ def test_what_one_side_lacks_is_left_out_on_both() -> None:
     assert of_class.units == 0
     assert math.isnan(of_class.difference)
     assert row(compared, "Dice", "c0").units == 2
-    # The mean of a case is over what is defined there.
-    assert compared.of_case("a", "p0_0", "Dice") == 0.5
+    # So are the means of a case: the class that only one side has found would count on that side alone.
+    assert [compared.of_case(side, "p0_0", "Dice") for side in "ab"] == [0.5, 0.6]
+    assert [compared.of_case(side, "p0_1", "Dice") for side in "ab"] == [0.1, 0.4]
 
 
 def test_cases_of_a_group_count_once() -> None:
