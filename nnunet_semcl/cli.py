@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from nnunet_semcl.errors import InputError
 
 if TYPE_CHECKING:
+    from nnunet_semcl.commands.compare import Options
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_unlabelled(commands)
     _add_export(commands)
+    _add_crossval(commands)
     _add_compare(commands)
     _add_doctor(commands)
     _add_demo(commands)
@@ -283,13 +286,7 @@ def _add_compare(commands: Commands) -> None:
     parser.add_argument("-gt", type=Path, metavar="FOLDER", help="with -i: the true segmentations")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="with -i: the images, for pictures")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder for the report")
-    parser.add_argument(
-        "--group", metavar="PATTERN", help=r"cases with the same match count as one, such as 'patient\d+'"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=2.0, metavar="MM", help="of surface Dice, in mm (default: 2)"
-    )
-    parser.add_argument("-np", type=int, metavar="N", help="number of processes (default: nnU-Net's)")
+    _add_comparison(parser)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -299,17 +296,73 @@ def _compare(args: argparse.Namespace) -> None:
             "compare: either trainers or folders of predictions",
             "Give -d, -c and -tr, or -i and -gt. An example: nnunet-semcl compare -h",
         )
-    if args.tolerance < 0:
-        raise InputError(f"--tolerance {args.tolerance:g}: a distance cannot be negative", "Give 0 or more, in mm.")
-    from nnunetv2.configuration import default_num_processes
+    options = _comparison_options(args)
+    from nnunet_semcl.commands.compare import compare_folders, compare_trainers
 
-    from nnunet_semcl.commands.compare import Options, compare_folders, compare_trainers
-
-    options = Options(args.o, args.group, args.tolerance, args.np or default_num_processes)
     if of_trainers:
         compare_trainers(args.d, args.c, args.tr, args.p, args.f, options)
     else:
         compare_folders(args.i, args.gt, args.images, options)
+
+
+def _add_crossval(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "crossval",
+        _crossval,
+        "train all folds with several trainers, and compare them",
+        "Trains each fold with each trainer, one training at a time on each GPU, and shows how far they are. Stopped "
+        "and started again, it continues what was interrupted and trains no finished fold again. A training that dies "
+        "stops no other. With two trainers and more it ends with nnunet-semcl compare.",
+        "nnunet-semcl crossval -d 17 -c 3d_fullres -tr nnUNetTrainer SemCLTrainer -o comparison",
+    )
+    _add_dataset(parser)
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="configuration to train")
+    parser.add_argument(
+        "-tr", nargs="+", required=True, metavar="TRAINER", help="trainers; the others are compared with the first"
+    )
+    _add_plans(parser)
+    parser.add_argument(
+        "-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds (default: 0 1 2 3 4)"
+    )
+    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="as nnU-Net's (default: cuda)")
+    parser.add_argument(
+        "--gpus", nargs="+", default=["0"], metavar="ID", help="GPUs, one training on each (default: 0)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="on another device: trainings side by side")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder for the report")
+    _add_comparison(parser)
+
+
+def _crossval(args: argparse.Namespace) -> int:
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs}: at least one training has to run", "Give 1 or more.")
+    options = _comparison_options(args)
+    from nnunet_semcl.commands.crossval import CrossValidation, run_crossval
+
+    slots = args.gpus if args.device == "cuda" else [str(number) for number in range(args.jobs)]
+    trainers, folds = list(dict.fromkeys(args.tr)), list(dict.fromkeys(args.f))
+    return run_crossval(CrossValidation(args.d, args.c, args.p, trainers, folds, args.device, slots), options)
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--group", metavar="PATTERN", help=r"cases with the same match count as one, such as 'patient\d+'"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=2.0, metavar="MM", help="of surface Dice, in mm (default: 2)"
+    )
+    parser.add_argument("-np", type=int, metavar="N", help="number of processes that measure (default: nnU-Net's)")
+
+
+def _comparison_options(args: argparse.Namespace) -> Options:
+    if args.tolerance < 0:
+        raise InputError(f"--tolerance {args.tolerance:g}: a distance cannot be negative", "Give 0 or more, in mm.")
+    from nnunetv2.configuration import default_num_processes
+
+    from nnunet_semcl.commands.compare import Options
+
+    return Options(args.o, args.group, args.tolerance, args.np or default_num_processes)
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -20,6 +20,13 @@ class nnUNetTrainerShort(ClassAttributeTrainer):
     num_val_iterations_per_epoch = 1
 
 
+class nnUNetTrainerDying(nnUNetTrainerShort):
+    """Dies when its training starts."""
+
+    def on_train_start(self) -> None:
+        raise RuntimeError("as if memory had run out")
+
+
 class SemCLTrainerShort(SemCLTrainer, nnUNetTrainerShort):
     """Epochs of three steps: 1 of coarse training if cases are unlabelled, 3 or 2 of pretraining, 1 of training."""
 

@@ -1,0 +1,118 @@
+"""`nnunet-semcl crossval` on the phantom: stopped, started again, past a training that dies, to the report."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import NNUNetFolders
+from filelock import FileLock
+
+from nnunet_semcl.cli import main
+from nnunet_semcl.commands.crossval import Fold, table_lines
+
+TRAINERS = ("nnUNetTrainerShort", "nnUNetTrainerDying", "SemCLTrainerManyEpochs")
+LOGS = "crossval_nnUNetTinyPlans_2d"
+
+
+def command(output: Path, *trainers: str) -> str:
+    return (
+        f"nnunet-semcl crossval -d 999 -c 2d -p nnUNetTinyPlans -f 0 -device cpu -o {output} -np 1 "
+        f"-tr {' '.join(trainers)}"
+    )
+
+
+def test_stopped_and_started_again(folders: NNUNetFolders) -> None:
+    report = folders.root / "report"
+    results = folders.root / "results" / folders.dataset
+    process = folders.start(command(report, *TRAINERS))
+    log = folders.fold(TRAINERS[2], "2d") / "pretraining_log.jsonl"
+    deadline = time.monotonic() + 300
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped. Run the same command again" in output
+    assert re.search(r"nnUNetTrainerShort +0 +finished", output)
+    assert re.search(r"nnUNetTrainerDying +0 +died \(1\)", output)
+    assert "as if memory had run out" in (results / LOGS / "nnUNetTrainerDying_fold_0.txt").read_text()
+    assert "continue with the same command and --c" in (results / LOGS / f"{TRAINERS[2]}_fold_0.txt").read_text()
+
+    final = folders.fold(TRAINERS[0], "2d") / "checkpoint_final.pth"
+    finished_at = final.stat().st_mtime_ns
+    again = folders.run(command(report, TRAINERS[0], TRAINERS[2]))
+    assert again.returncode == 0, again.stdout
+    assert final.stat().st_mtime_ns == finished_at
+    assert "Pretraining continues after epoch" in (results / LOGS / f"{TRAINERS[2]}_fold_0.txt").read_text()
+    assert (report / "index.html").is_file()
+    assert f"{folders.dataset}, 2d, nnUNetTinyPlans, fold 0." in again.stdout
+
+
+def test_what_is_refused(folders: NNUNetFolders, capsys: pytest.CaptureFixture) -> None:
+    report = folders.root / "report"
+    start = ["crossval", "-d", "999", "-p", "nnUNetTinyPlans", "-device", "cpu", "-o", str(report)]
+    short = ["-tr", "nnUNetTrainerShort", "SemCLTrainerShort"]
+    for arguments, message in (
+        (["-c", "2d", "-tr", "nnUNetTrainerShort", "Absent"], "-tr Absent: nnU-Net finds no trainer of this name"),
+        (["-c", "4d", *short], "no configuration '4d'"),
+        (["-c", "2d", *short, "-f", "zero"], "fold: 'zero' is not 'all' or a whole number"),
+        (["-c", "2d", *short, "--jobs", "0"], "--jobs 0: at least one training"),
+    ):
+        assert main([*start, *arguments]) == 1
+        assert message in capsys.readouterr().err
+    report.mkdir()
+    assert main([*start, "-c", "2d", *short]) == 1
+    assert "report exists already" in capsys.readouterr().err
+    report.rmdir()
+    logs = folders.root / "results" / folders.dataset / LOGS
+    logs.mkdir(parents=True)
+    with FileLock(logs / ".lock"):
+        assert main([*start, "-c", "2d", *short]) == 1
+    assert f"another crossval is running: {logs}" in capsys.readouterr().err
+    assert not list(logs.glob("*.txt"))
+
+
+def test_the_table(tmp_path: Path) -> None:
+    waiting = Fold("SemCLTrainer", "1", tmp_path / "fold_1", tmp_path / "log.txt")
+    (tmp_path / "fold_0" / "validation").mkdir(parents=True)
+    (tmp_path / "fold_0" / "validation" / "summary.json").write_text('{"foreground_mean": {"Dice": 0.8125}}')
+    finished = Fold("nnUNetTrainer", "0", tmp_path / "fold_0", tmp_path / "log.txt")
+    assert table_lines([finished, waiting]) == [
+        "trainer        fold  state     phase  epoch  pseudo Dice  time left  Dice",
+        "nnUNetTrainer  0     finished                                        0.812",
+        "SemCLTrainer   1     waiting",
+    ]
+
+
+def test_each_gpu_has_one_training_at_a_time(
+    folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a program in place of Python that notes its GPU and takes a while."""
+    from nnunet_semcl.commands import crossval
+
+    notes = tmp_path / "notes.txt"
+    program = tmp_path / "program.sh"
+    note = f'echo "{{}} $CUDA_VISIBLE_DEVICES" >> {notes}'
+    program.write_text("\n".join(("#!/bin/sh", note.format("start"), "sleep 0.5", note.format("end"), "")))
+    program.chmod(0o755)
+    monkeypatch.setattr(crossval.sys, "executable", str(program))
+    monkeypatch.setattr(crossval, "SECONDS", 0.05)
+    cross = crossval.CrossValidation("999", "2d", "nnUNetTinyPlans", ["a"], list("01234"), "cuda", ["2", "5"])
+    folds = [Fold("a", fold, tmp_path / fold, tmp_path / f"{fold}.txt") for fold in cross.folds]
+    crossval._run_all(cross, folds)
+    busy: set[str] = set()
+    lines = notes.read_text().splitlines()
+    assert len(lines) == 10
+    for line in lines:
+        event, gpu = line.split()
+        assert (gpu in busy) == (event == "end")
+        busy ^= {gpu}
+        assert gpu in ("2", "5")
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") != "2"
