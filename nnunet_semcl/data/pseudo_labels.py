@@ -163,7 +163,8 @@ def save_pseudo_labels(
     for array, target in ((cleaned, _segmentation_file(file)), (confidence, file)):
         with atomic_write(target.with_name(f"{target.name}.b2nd")) as temporary:
             temporary.unlink(missing_ok=True)  # blosc2 does not overwrite a file
-            blosc2.asarray(array[None], urlpath=str(temporary))
+            # One thread, as in nnU-Net's workers: several processes do this side by side.
+            blosc2.asarray(array[None], urlpath=str(temporary), cparams={"nthreads": 1}, dparams={"nthreads": 1})
     with atomic_write(_properties_file(file)) as temporary:
         temporary.write_bytes(pickle.dumps(_found(image, file, trust)))
 

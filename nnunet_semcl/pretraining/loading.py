@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nnunet_semcl.distributed import rank, world_size
 
+LOOK_EVERY = 10  # seconds: whether a worker has died is only seen when a wait for a batch ends
 PATIENCE = 600  # seconds without a batch, after which the log says so; after as many again the run ends
 
 
@@ -34,11 +35,11 @@ def load_batches(
             sampler=(step * world_size() + rank() for step in steps),
             num_workers=workers,
             pin_memory=device.type == "cuda",
-            timeout=PATIENCE if workers else 0,
+            timeout=LOOK_EVERY if workers else 0,
             generator=torch.Generator(),  # the global one would depend on how often a run was continued
         )
     )
-    late = False
+    waited = 0
     while True:
         try:
             batch = next(loader)
@@ -47,14 +48,14 @@ def load_batches(
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise
-            if late:
+            waited += LOOK_EVERY
+            if waited >= 2 * PATIENCE:
                 raise RuntimeError(
-                    f"no batch came in {2 * PATIENCE} s: the workers hang. Look at `nnunet-semcl doctor`, set a "
-                    "smaller nnUNet_n_proc_DA, and continue with --c."
+                    f"no batch came in {waited} s: the workers hang. Look at `nnunet-semcl doctor`, set a smaller "
+                    "nnUNet_n_proc_DA, and continue with --c."
                 ) from error
-            # Once it may be that the whole training was stopped meanwhile, as a scheduler does.
-            log(f"WARNING: no batch for {PATIENCE} s. Do the workers lack shared memory? See `nnunet-semcl doctor`.")
-            late = True
+            if waited == PATIENCE:
+                log(f"WARNING: no batch for {waited} s. Do the workers lack shared memory? See `nnunet-semcl doctor`.")
             continue
-        late = False
+        waited = 0
         yield batch

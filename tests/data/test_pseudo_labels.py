@@ -164,7 +164,7 @@ def test_the_confidence_is_saved_in_steps_of_1_255_and_replaced_atomically(
     confidence = blosc2.open(str(tmp_path / "x.b2nd"))[:]
     np.testing.assert_allclose(confidence[0] / 255, probabilities.max(0), atol=0.5 / 255 + 1e-6)
 
-    def full(array: np.ndarray, urlpath: str) -> None:
+    def full(array: np.ndarray, urlpath: str, **options: object) -> None:
         Path(urlpath).write_bytes(b"half")
         raise OSError("No space left on device")
 

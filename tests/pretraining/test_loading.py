@@ -43,24 +43,32 @@ def test_each_process_of_a_training_gets_batches_of_its_own(monkeypatch: pytest.
     assert numbers(Numbers(), range(3), 0, CPU, print) == [3, 7, 11]
 
 
-def test_a_late_batch_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a scheduler has suspended the whole training."""
-    monkeypatch.setattr(loading, "PATIENCE", 1)
-    lines: list[str] = []
-    assert numbers(Numbers({2: 1.5, 4: 1.5}), range(6), 1, CPU, lines.append) == [0, 1, 2, 3, 4, 5]
-    assert len(lines) == 2
-    assert lines[0].startswith("WARNING: no batch for 1 s")
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "LOOK_EVERY", 1)
+    monkeypatch.setattr(loading, "PATIENCE", 2)
 
 
-def test_workers_that_hang_end_the_training_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "PATIENCE", 1)
+@pytest.mark.usefixtures("impatient")
+def test_a_late_batch_is_told_and_waited_for() -> None:
     lines: list[str] = []
-    with pytest.raises(RuntimeError, match=r"no batch came in 2 s: the workers hang\. Look at `nnunet-semcl doctor`"):
-        numbers(Numbers({1: 5}), range(3), 1, CPU, lines.append)
+    assert numbers(Numbers({1: 1.5, 2: 3}), range(4), 1, CPU, lines.append) == [0, 1, 2, 3]
+    assert lines == ["WARNING: no batch for 2 s. Do the workers lack shared memory? See `nnunet-semcl doctor`."]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_workers_that_hang_end_the_training_with_advice() -> None:
+    lines: list[str] = []
+    with pytest.raises(RuntimeError, match=r"no batch came in 4 s: the workers hang\. Look at `nnunet-semcl doctor`"):
+        numbers(Numbers({1: 20}), range(3), 1, CPU, lines.append)
     assert len(lines) == 1
 
 
-def test_a_worker_that_dies_is_an_error_at_once() -> None:
+def test_a_worker_that_dies_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its signal gets lost, as when a handler of another one was running."""
+    monkeypatch.setattr(loading, "LOOK_EVERY", 1)
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._set_SIGCHLD_handler", lambda: None)
+
     class Dying(Numbers):
         def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,11 @@
-"""Imported by the tests' trainers: pools that write and measure predictions fork, nnU-Net's and ours.
+"""Imported by the tests' trainers: nnU-Net's pools that write and measure predictions fork, and ours is a thread.
 
 A spawned process imports torch and nnU-Net anew: ten of the twenty seconds of a short training.
 """
 
 import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 from nnunetv2.evaluation import evaluate_predictions
@@ -12,5 +14,14 @@ from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as training
 from nnunet_semcl.methods.semcl import coarse_model
 
 fork = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
-for module in (evaluate_predictions, training, coarse_model):
-    module.multiprocessing = fork  # type: ignore[attr-defined]
+evaluate_predictions.multiprocessing = training.multiprocessing = fork
+
+
+class InAThread(ThreadPoolExecutor):
+    """Takes what ProcessPoolExecutor takes."""
+
+    def __init__(self, workers: int, context: object, initializer: Callable[[], None]) -> None:
+        super().__init__(1)
+
+
+coarse_model.ProcessPoolExecutor = InAThread  # type: ignore[misc]

@@ -9,7 +9,9 @@ import os
 import pickle
 import shutil
 import signal
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import blosc2
@@ -177,8 +179,8 @@ def test_masks_are_saved_by_spawned_processes(
     images, model = trainer.unlabelled_images(), coarse_model.own_model(trainer)
     trust = trainer._trust(trainer.get_tr_and_val_datasets()[0], trainer._objects())
     written = []
-    for name, processes in (("forked", coarse_model.multiprocessing), ("spawned", multiprocessing)):
-        monkeypatch.setattr(coarse_model, "multiprocessing", processes)
+    for name, pool in (("here", coarse_model.ProcessPoolExecutor), ("spawned", ProcessPoolExecutor)):
+        monkeypatch.setattr(coarse_model, "ProcessPoolExecutor", pool)
         folder = folders.root / name
         coarse_model.predict_pseudo_labels(model, images, images, trainer, folder, trust)
         written.append({file.name: blosc2.open(str(file))[:] for file in folder.glob("*.b2nd")})
@@ -198,6 +200,10 @@ def test_a_process_that_cannot_save_stops_the_training(
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    if fault == "killed":
+        monkeypatch.setattr(coarse_model, "ProcessPoolExecutor", ProcessPoolExecutor)
+        forking = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
+        monkeypatch.setattr(coarse_model, "multiprocessing", forking)  # so that the process knows how to fail
     monkeypatch.setattr(pseudo_labels.blosc2, "asarray", fail)
     trainer = make_trainer(fold=FOLD)
     with pytest.raises(InputError, match=message):
