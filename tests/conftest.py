@@ -20,6 +20,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 import pytest
 import torch
 from command_server import run_command
+from filelock import FileLock
 from hypothesis import settings
 
 from nnunet_semcl import plans
@@ -92,7 +93,20 @@ class NNUNetFolders:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> NNUNetFolders:
     """The phantom, planned and preprocessed: 2d and 3d_fullres, PlainConvUNet and ResidualEncoderUNet. Read-only."""
-    folders = NNUNetFolders(tmp_path_factory.mktemp("nnunet"))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _prepare(tmp_path_factory.mktemp("nnunet"))
+    root = tmp_path_factory.getbasetemp().parent / "nnunet"  # of all workers
+    with FileLock(f"{root}.lock"):
+        if not root.is_dir():
+            unfinished = tmp_path_factory.getbasetemp().parent / "unfinished"
+            unfinished.mkdir()
+            _prepare(unfinished)
+            unfinished.rename(root)
+    return NNUNetFolders(root)
+
+
+def _prepare(root: Path) -> NNUNetFolders:
+    folders = NNUNetFolders(root)
     folders.environment["nnUNet_n_proc_DA"] = "1"  # with 0, nnU-Net's planner asks torch for zero threads
     write_phantom(folders.root / "raw", DATASET_ID, cases=5, test_cases=1, seed=0, shape=(24, 40, 48))
     residual = folders.root / "residual.json"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import MakeTrainer, NNUNetFolders
 from filelock import FileLock
 
@@ -204,3 +205,17 @@ def test_a_results_folder_that_is_a_file(
     monkeypatch.setenv("nnUNet_results", str(file))
     with pytest.raises(InputError, match=rf"cannot write {file}/.*Not a directory.*nnUNet_results"):
         make_trainer()
+
+
+def test_a_checkpoint_is_written_once_and_not_read_again(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    trainer.initialize()
+    trainer.logger.log("ema_fg_dice", 0.5, 0)
+    saved, loaded, save, load = [], [], torch.save, torch.load
+    monkeypatch.setattr(torch, "save", lambda *args, **options: (saved.append(args), save(*args, **options)))
+    monkeypatch.setattr(torch, "load", lambda *args, **options: (loaded.append(args), load(*args, **options))[1])
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
+    assert (len(saved), len(loaded)) == (1, 0)
+    assert "nnunet_semcl" in load(f"{trainer.output_folder}/checkpoint_latest.pth", weights_only=False)

@@ -200,12 +200,12 @@ def test_a_process_that_cannot_save_stops_the_training(
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(pseudo_labels.blosc2, "asarray", fail)
+    trainer = make_trainer(fold=FOLD)  # whose module changes the pool
     if fault == "killed":
         monkeypatch.setattr(coarse_model, "ProcessPoolExecutor", ProcessPoolExecutor)
         forking = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
         monkeypatch.setattr(coarse_model, "multiprocessing", forking)  # so that the process knows how to fail
-    monkeypatch.setattr(pseudo_labels.blosc2, "asarray", fail)
-    trainer = make_trainer(fold=FOLD)
     with pytest.raises(InputError, match=message):
         pretrain(trainer)
     assert not list(Path(trainer.output_folder).glob("checkpoint_pretraining.pth"))
