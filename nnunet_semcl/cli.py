@@ -366,21 +366,22 @@ def _comparison_options(args: argparse.Namespace) -> Options:
 
 
 def _add_doctor(commands: Commands) -> None:
-    _add(
+    parser = _add(
         commands,
         "doctor",
         _doctor,
         "check the installation and show how to fix it",
         "Checks Python, PyTorch, nnU-Net, its folders and the trainers of this package. Below each fault it prints "
         "the fix. The exit code is 1 if there is a fault.",
-        "nnunet-semcl doctor",
+        "nnunet-semcl doctor -d 17",
     )
+    parser.add_argument("-d", metavar="DATASET", help="also read every preprocessed case of this data set")
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from nnunet_semcl.commands.doctor import run_doctor
 
-    return run_doctor()
+    return run_doctor(args.d)
 
 
 def _add_demo(commands: Commands) -> None:

@@ -126,7 +126,7 @@ def test_plan_doctor_and_demo_receive_their_arguments(monkeypatch: pytest.Monkey
     assert main(["plan", "-d", "Dataset004_H", "--preset", "my.json", "-p", "nnUNetResEncUNetMPlans"]) == 0
     assert calls == [("4", "tiny", "nnUNetPlans"), ("Dataset004_H", "my.json", "nnUNetResEncUNetMPlans")]
 
-    monkeypatch.setattr(doctor, "run_doctor", lambda: 1)
+    monkeypatch.setattr(doctor, "run_doctor", lambda dataset: 1)
     assert main(["doctor"]) == 1
 
     folders: list[Path] = []
@@ -140,7 +140,7 @@ def test_an_input_error_of_any_sub_command_is_printed_to_stderr(
 ) -> None:
     from nnunet_semcl.commands import doctor
 
-    def failing() -> int:
+    def failing(dataset: str | None) -> int:
         raise InputError("file.json: no 'key'", "Add it.")
 
     monkeypatch.setattr(doctor, "run_doctor", failing)

@@ -13,8 +13,9 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -46,20 +47,27 @@ class Finding:
     fix: str = ""
 
 
-def run_doctor() -> int:
-    """Prints a line for each check, and the fix below each fault. Returns 1 if there is a fault, else 0."""
+def run_doctor(dataset_name_or_id: str | None = None) -> int:
+    """Prints a line for each check, and the fix below each fault. Returns 1 if there is a fault, else 0.
+
+    Args:
+        dataset_name_or_id: a data set in nnUNet_preprocessed, of which every case is read too.
+    """
     faults = 0
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        check_python,
+        check_torch,
+        check_nnunet,
+        check_folders,
+        check_limits,
+        check_methods,
+        check_trainers,
+    ]
+    if dataset_name_or_id:
+        checks.append(partial(_check_dataset, dataset_name_or_id))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nnU-Net's many imports warn of things that are no fault
-        for check in (
-            check_python,
-            check_torch,
-            check_nnunet,
-            check_folders,
-            check_limits,
-            check_methods,
-            check_trainers,
-        ):
+        for check in checks:
             for finding in check():
                 print(f"{finding.kind:5}  {finding.text}", flush=True)
                 if finding.kind == "fault":
@@ -161,6 +169,17 @@ def check_limits() -> Iterator[Finding]:
         yield Finding("fault", f"a process may open {files} files only", f"ulimit -n {LEAST_FILES}")
     else:
         yield Finding("ok", "open files: enough")
+
+
+def _check_dataset(dataset_name_or_id: str) -> Iterator[Finding]:
+    try:
+        from nnunet_semcl.commands.doctor_dataset import check_dataset
+    except ImportError:  # reported above
+        return
+    for errors, text in check_dataset(dataset_name_or_id):
+        yield from (Finding("fault", *error.args) for error in errors)
+        if not errors:
+            yield Finding("ok", text)
 
 
 def check_trainers() -> Iterator[Finding]:

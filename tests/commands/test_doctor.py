@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import NNUNetFolders
 
+from nnunet_semcl.cli import main
 from nnunet_semcl.commands import doctor
 from nnunet_semcl.commands.path import trainer_path
 
@@ -184,3 +186,25 @@ def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (fault.text, fault.fix) == ("a process may open 256 files only", "ulimit -n 1024")
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert not faults(doctor.check_limits())
+
+
+def test_every_case_of_a_data_set_is_read(folders: NNUNetFolders, capsys: pytest.CaptureFixture) -> None:
+    assert main(["unlabelled", "-d", "999", "-i", str(folders.raw / "imagesTs"), "-c", "2d", "-np", "1"]) == 0
+    capsys.readouterr()
+    main(["doctor", "-d", "999"])
+    report = capsys.readouterr().out
+    for name, number in (("nnUNetPlans_2d", 5), ("nnUNetPlans_3d_fullres", 5), ("nnUNetPlans_2d_unlabelled", 1)):
+        assert f"ok     {folders.preprocessed / name}: {number} cases are intact" in report
+    data = folders.preprocessed / "nnUNetPlans_2d"
+    for file in ("phantom_001.b2nd", "phantom_003_seg.b2nd"):
+        (data / file).write_bytes(b"broken")
+    assert main(["doctor", "-d", "999"]) == 1
+    report = capsys.readouterr().out
+    for file in ("phantom_001.b2nd", "phantom_003_seg.b2nd"):
+        assert f"fault  {data / file} cannot be read" in report
+    assert report.count("fix it: To create it again, run: nnUNetv2_preprocess -d 999") == 2
+
+
+def test_a_data_set_that_does_not_exist(healthy: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["doctor", "-d", "5"]) == 1
+    assert "no data set matches '5'" in capsys.readouterr().out
