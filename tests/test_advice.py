@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import shlex
 import shutil
@@ -12,6 +11,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import entry_points
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -47,9 +47,10 @@ Follow = Callable[[str], None]
 @pytest.fixture
 def follow(monkeypatch: pytest.MonkeyPatch, folders: NNUNetFolders) -> Follow:
     """Runs the commands at the end of a message as a shell would, but in this process, and fails on unknown options."""
-    fork = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
+    # A spawned process takes seconds to start, and a forked one crashes where blosc2 has had threads.
+    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
     for module in (default_preprocessor, fingerprint_extractor, evaluate_predictions):
-        monkeypatch.setattr(module, "multiprocessing", fork)  # a spawned process takes seconds to start
+        monkeypatch.setattr(module, "multiprocessing", threads)
     collect = DatasetFingerprintExtractor.collect_foreground_intensities
     monkeypatch.setattr(  # a hundred voxels in place of 100 million, which take ten seconds
         DatasetFingerprintExtractor,
