@@ -70,6 +70,8 @@ class ColdTrainer(ClassAttributeTrainer):
     def initialize(self) -> None:
         self._seed()
         super().initialize()
+        # Nobody looks at it here, and to draw it takes as long as half an epoch on a GPU.
+        self.logger.plot_progress_png = lambda output_folder: None
 
     def on_train_start(self) -> None:
         self._seed()
