@@ -159,9 +159,14 @@ class Check:
 
     def tests(self) -> Figures:
         """Tests by outcome, and the names of those that failed."""
+        # From a copy without the package's sources: what is tested is the package that is installed.
+        copy = self.args.o / "copy"
+        shutil.copytree(HERE.parent / "tests", copy / "tests", dirs_exist_ok=True)
+        shutil.copy(HERE.parent / "pyproject.toml", copy)
+        path = os.pathsep.join([str(copy), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
         files = ["tests/test_gpu.py", "tests/losses/test_supcon.py", "tests/test_distributed.py"]
         command = ["pytest", "-v", "-k", self.args.k, "-n", "4" if self.cuda else "0", *files]
-        _, output = self._call("tests", command, self.end - time.time(), cwd=HERE.parent)
+        _, output = self._call("tests", command, self.end - time.time(), {"PYTHONPATH": path}, cwd=copy)
         outcomes = re.findall(r"(PASSED|FAILED|ERROR|SKIPPED)(?: \[ *\d+%\])? (tests\S+)", output)
         outcomes += [(o, t) for t, o in re.findall(r"^(tests\S+) (PASSED|FAILED|ERROR|SKIPPED)", output, re.MULTILINE)]
         count = {kind.lower(): len({test for outcome, test in outcomes if outcome == kind}) for kind, _ in outcomes}

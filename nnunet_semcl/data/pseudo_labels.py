@@ -61,10 +61,12 @@ class Prediction:
         segmentation, confidence = [], []
         for part in logits.split(SLICES, dim=1):
             probabilities = labels.apply_inference_nonlin(part)
-            segmentation.append(labels.convert_probabilities_to_segmentation(probabilities).short().cpu())
-            certain = (
-                torch.maximum(probabilities, 1 - probabilities).amin(0) if labels.has_regions else probabilities.amax(0)
-            )
+            if labels.has_regions:
+                found = labels.convert_probabilities_to_segmentation(probabilities)
+                certain = torch.maximum(probabilities, 1 - probabilities).amin(0)
+            else:  # nnU-Net's function wants these on the CPU
+                certain, found = probabilities.max(0)
+            segmentation.append(found.short().cpu())
             confidence.append((certain * FULL).round().byte().cpu())
         return cls(torch.cat(segmentation).numpy(), torch.cat(confidence).numpy())
 

@@ -233,12 +233,25 @@ def test_to_read_them_only_the_small_files_are_read(tmp_path: Path) -> None:
     assert again.supervised_share == cases.supervised_share == 1
 
 
+class OnAccelerator(torch.Tensor):
+    """A tensor that, like one on a GPU, becomes an array by way of the CPU alone; so does what is computed from it."""
+
+    def cpu(self) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self, *args: object, **kwargs: object) -> np.ndarray:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    __array__ = numpy
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, OnAccelerator])
 @pytest.mark.parametrize("labels", [LABELS, REGIONS])
-def test_logits_are_taken_a_few_slices_at_a_time(labels: LabelManager) -> None:
+def test_logits_are_taken_a_few_slices_at_a_time(labels: LabelManager, kind: type) -> None:
     """Against nnU-Net's own functions on the whole volume."""
     heads = 2 if labels.has_regions else 3
     logits = torch.randn(heads, 2 * SLICES + 3, 5, 4, generator=torch.Generator().manual_seed(0)).half()
-    prediction = Prediction.from_logits(logits, labels)
+    prediction = Prediction.from_logits(logits.as_subclass(kind), labels)
     probabilities = labels.apply_inference_nonlin(logits)
     expected = labels.convert_probabilities_to_segmentation(probabilities).numpy()
     np.testing.assert_array_equal(prediction.segmentation, expected)
