@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nnunet_semcl.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_semcl.commands.compare import Options
+    from nnunet_semcl.evaluation.compare_cases import Options
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -360,7 +360,7 @@ def _comparison_options(args: argparse.Namespace) -> Options:
         raise InputError(f"--tolerance {args.tolerance:g}: a distance cannot be negative", "Give 0 or more, in mm.")
     from nnunetv2.configuration import default_num_processes
 
-    from nnunet_semcl.commands.compare import Options
+    from nnunet_semcl.evaluation.compare_cases import Options
 
     return Options(args.o, args.group, args.tolerance, args.np or default_num_processes)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+NAMES = 5  # in a list that may be long
 
 
 class InputError(RuntimeError):
@@ -23,6 +26,15 @@ class InputError(RuntimeError):
 
     def __str__(self) -> str:
         return ". ".join(self.args)
+
+
+def first_names(names: Sequence[str]) -> str:
+    """A list of names that may be long, for a message.
+
+    >>> print(first_names(["a", "b", "c", "d", "e", "f", "g"]))
+    a, b, c, d, e, ...
+    """
+    return ", ".join((*names[:NAMES], *(["..."] if len(names) > NAMES else [])))
 
 
 def access_error(error: OSError, file: Path, variable: str) -> InputError:

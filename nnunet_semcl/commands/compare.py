@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-from tqdm import tqdm
-
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.evaluation.comparison import Comparison
-from nnunet_semcl.evaluation.comparison_report import as_text, write_report
-from nnunet_semcl.evaluation.metrics import Measures, measures_of
-from nnunet_semcl.evaluation.overlay import draw_overlay
+from nnunet_semcl.evaluation.compare_cases import Options, compare_cases
 from nnunet_semcl.files.datasets import check_dataset_json, find_dataset, read_dataset_json
-from nnunet_semcl.files.groups import check_group, group_of
 from nnunet_semcl.files.json_files import read_json
-
-DRAWN = 2  # cases that gained most, and as many that lost most
-NAMES = 5  # of missing cases
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compare.
-
-    Attributes:
-        output: the new folder of the report.
-        group: a pattern that finds the patient's name in a case's; None: each case is of its own.
-        tolerance: mm, of surface Dice.
-        processes: that measure cases.
-    """
-
-    output: Path
-    group: str | None
-    tolerance: float
-    processes: int
+from nnunet_semcl.files.segmentations import find_segmentations
 
 
 def compare_trainers(
@@ -66,7 +32,7 @@ def compare_trainers(
         options: how to compare.
 
     Raises:
-        InputError: fewer than two trainers, a model or fold that is not finished, other labels, or see `_compare`.
+        InputError: fewer than two trainers, a model or fold that is not finished, other labels, or see `compare_cases`.
     """
     if len(set(trainers)) < 2:
         raise InputError(f"-tr {' '.join(trainers)}: two trainers are compared, or more", "Name at least two.")
@@ -101,7 +67,7 @@ def compare_trainers(
     raw = os.environ.get("nnUNet_raw")
     images = Path(raw, preprocessed.name, "imagesTr") if raw else None
     about = [f"{preprocessed.name}, {configuration}, {plans_identifier}, fold {', '.join(chosen)}."]
-    _compare(sides, preprocessed / "gt_segmentations", images, dataset_json, about, options)
+    compare_cases(sides, preprocessed / "gt_segmentations", images, dataset_json, about, options)
 
 
 def compare_folders(folders: Sequence[Path], truth: Path, images: Path | None, options: Options) -> None:
@@ -114,7 +80,7 @@ def compare_folders(folders: Sequence[Path], truth: Path, images: Path | None, o
         options: how to compare.
 
     Raises:
-        InputError: fewer than two folders, a folder without dataset.json, other labels, or see `_compare`.
+        InputError: fewer than two folders, a folder without dataset.json, other labels, or see `compare_cases`.
     """
     names = [folder.name for folder in folders]
     if len(set(names)) < 2 or len(set(names)) < len(names):
@@ -132,147 +98,8 @@ def compare_folders(folders: Sequence[Path], truth: Path, images: Path | None, o
         if (folder / "dataset.json").is_file():
             _check_labels(folder / "dataset.json", dataset_json)
     ending = dataset_json["file_ending"]
-    sides = {folder.name: _files(folder, ending) for folder in folders}
-    _compare(sides, truth, images, dataset_json, [f"Truth: {truth.name}."], options)
-
-
-def _compare(
-    sides: dict[str, dict[str, Path]],
-    truth_folder: Path,
-    images: Path | None,
-    dataset_json: dict,
-    about: list[str],
-    options: Options,
-) -> None:
-    """Measures all cases, prints a table and writes the report.
-
-    Raises:
-        InputError: the report's folder exists; the pattern is wrong; no case is on all sides; a prediction has another
-            geometry than the truth.
-    """
-    if options.output.exists():
-        raise InputError(f"{options.output} exists already", "Choose a new folder with -o; nothing is overwritten.")
-    check_group(options.group)
-    ending = dataset_json["file_ending"]
-    truth = _files(truth_folder, ending)
-    everywhere = set.intersection(*map(set, sides.values()), set(truth))
-    for name, files in [*sides.items(), (str(truth_folder), truth)]:
-        missing = sorted(set.union(*map(set, sides.values())) - set(files))
-        if missing:
-            more = ", ..." if len(missing) > NAMES else ""
-            sentence = f"Left out, since {name} lacks them: {len(missing)} cases ({', '.join(missing[:NAMES])}{more})."
-            print(sentence)
-            about.append(sentence)
-    if not everywhere:
-        raise InputError(f"no case is in {truth_folder} and in all of {', '.join(sides)}", "Predict the same cases.")
-    cases = sorted(everywhere)
-    for case in cases:
-        group_of(case, options.group)
-    classes = {
-        name: tuple(np.ravel(value).tolist())
-        for name, value in dataset_json["labels"].items()
-        if name not in ("background", "ignore")
-    }
-    reader = determine_reader_writer_from_dataset_json(dataset_json, str(truth[cases[0]]), verbose=False)
-    measure = partial(
-        _measure, reader=reader, classes=classes, ignore=dataset_json["labels"].get("ignore"), mm=options.tolerance
-    )
-    jobs = [(truth[case], [files[case] for files in sides.values()]) for case in cases]
-    try:
-        with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
-            measured = list(tqdm(pool.map(measure, jobs), "Measuring cases", len(jobs), disable=None))
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"-np {options.processes}: a process was killed, probably because memory ran out",
-            "Run the command again with a smaller -np.",
-        ) from error
-    values = {
-        name: {case: of_sides[number] for case, of_sides in zip(cases, measured, strict=True)}
-        for number, name in enumerate(sides)
-    }
-    comparison = Comparison(values, options.group)
-    units = len({group_of(case, options.group) for case in cases})
-    about.append(
-        f"{len(cases)} cases{f' of {units} groups' if options.group else ''}; surface Dice within "
-        f"{options.tolerance:g} mm."
-    )
-    print("\n".join(("", *about, "", as_text(comparison.rows(), comparison.sides[0]))))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=f".{options.output.name}.") as temporary:
-        folder = Path(temporary, "report")
-        folder.mkdir()
-        pictures = _pictures(comparison, sides, truth, images, ending, classes, Path(temporary)) if images else {}
-        write_report(comparison, about, pictures, folder)
-        os.replace(folder, options.output)
-    print(f"Report: {options.output / 'index.html'}, report.md and cases.csv beside it")
-
-
-def _measure(
-    job: tuple[Path, list[Path]], reader: type, classes: dict[str, tuple[int, ...]], ignore: int | None, mm: float
-) -> list[dict[str, Measures]]:
-    """Measures of each side's prediction of a case, by class."""
-    truth, predictions = job
-    true, about = reader().read_seg(str(truth))
-    measured = []
-    for file in predictions:
-        found, about_found = reader().read_seg(str(file))
-        if found.shape != true.shape or not np.allclose(about_found["spacing"], about["spacing"], atol=1e-3):
-            raise InputError(
-                f"{file}: its shape {found.shape[1:]} or spacing {_listed(about_found['spacing'])} differs from that "
-                f"of {truth}, {true.shape[1:]} and {_listed(about['spacing'])}",
-                "Give predictions of the same images.",
-            )
-        annotated = true[0] != ignore
-        measured.append(
-            {
-                name: measures_of(np.isin(found[0], labels) & annotated, np.isin(true[0], labels), about["spacing"], mm)
-                for name, labels in classes.items()
-            }
-        )
-    return measured
-
-
-def _pictures(
-    comparison: Comparison,
-    sides: dict[str, dict[str, Path]],
-    truth: dict[str, Path],
-    images: Path,
-    ending: str,
-    classes: dict[str, tuple[int, ...]],
-    folder: Path,
-) -> dict[str, bytes]:
-    """PNG of the cases whose mean Dice rose and fell most from the first side to the last."""
-    first, *_, last = comparison.sides
-    gain = {
-        case: comparison.of_case(last, case, "Dice") - comparison.of_case(first, case, "Dice")
-        for case in comparison.cases
-    }
-    ordered = sorted((case for case in gain if not np.isnan(gain[case])), key=lambda case: gain[case])
-    chosen = dict.fromkeys([*ordered[::-1][:DRAWN], *ordered[:DRAWN]])
-    labels, dice = _drawn(comparison, classes)
-    pictures = {}
-    for case in chosen:
-        image, picture = images / f"{case}_0000{ending}", folder / "picture.png"
-        predictions = {side: files[case] for side, files in sides.items()}
-        with suppress(InputError):  # a case whose truth is empty
-            if image.is_file():
-                draw_overlay(image, truth[case], predictions, labels, dice.get(case, {}), picture)
-                pictures[case] = picture.read_bytes()
-    return pictures
-
-
-def _drawn(
-    comparison: Comparison, classes: dict[str, tuple[int, ...]]
-) -> tuple[dict[str, int], dict[str, dict[str, dict[str, float]]]]:
-    """Name -> value of what is drawn, and case -> side -> name -> Dice. Regions share values: these are drawn."""
-    if any(len(labels) > 1 for labels in classes.values()):
-        return {f"label {value}": value for value in sorted({v for labels in classes.values() for v in labels})}, {}
-    values = comparison.values
-    dice = {
-        case: {side: {name: of["Dice"] for name, of in values[side][case].items()} for side in comparison.sides}
-        for case in comparison.cases
-    }
-    return {name: labels[0] for name, labels in classes.items()}, dice
+    sides = {folder.name: find_segmentations(folder, ending) for folder in folders}
+    compare_cases(sides, truth, images, dataset_json, [f"Truth: {truth.name}."], options)
 
 
 def _finished_folds(model: Path) -> list[str]:
@@ -289,26 +116,11 @@ def _validated(model: Path, folds: Sequence[str], ending: str) -> dict[str, Path
     """
     files: dict[str, Path] = {}
     for fold in folds:
-        for case, file in _files(model / f"fold_{fold}" / "validation", ending).items():
+        for case, file in find_segmentations(model / f"fold_{fold}" / "validation", ending).items():
             if case in files:
                 other = files[case].parent.parent.name.removeprefix("fold_")
                 raise InputError(f"folds {other} and {fold} both have the case {case}", "Name other folds with -f.")
             files[case] = file
-    return files
-
-
-def _files(folder: Path, ending: str) -> dict[str, Path]:
-    """Case -> file.
-
-    Raises:
-        InputError: the folder does not exist, or has none.
-    """
-    files = {file.name.removesuffix(ending): file for file in sorted(folder.glob(f"*{ending}"))}
-    if not files:
-        raise InputError(
-            f"{folder} {'has no file' if folder.is_dir() else 'does not exist, with files'} *{ending}",
-            "Give a folder of segmentations.",
-        )
     return files
 
 
@@ -322,7 +134,3 @@ def _check_labels(file: Path, expected: dict) -> None:
         raise InputError(
             f"{file}: the labels {labels} are not {expected['labels']}", "Compare models of the same labels."
         )
-
-
-def _listed(spacing: Sequence[float]) -> str:
-    return f"({', '.join(f'{length:g}' for length in spacing)})"

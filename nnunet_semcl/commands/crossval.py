@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunet_semcl.commands.compare import Options, compare_trainers
+from nnunet_semcl.commands.compare import compare_trainers
 from nnunet_semcl.commands.path import add_trainer_path
 from nnunet_semcl.errors import InputError, access_error
+from nnunet_semcl.evaluation.compare_cases import Options
 from nnunet_semcl.files.datasets import find_dataset
 from nnunet_semcl.files.training_input import check_training_input
 from nnunet_semcl.files.training_progress import Progress, read_progress

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -34,6 +32,7 @@ from nnunet_semcl.files.plans import read_plans, resolve_configuration
 from nnunet_semcl.files.preprocessed import preprocessed_cases
 from nnunet_semcl.files.raw_images import UnusableImageError, check_image, find_images, one_line
 from nnunet_semcl.files.training_input import check_training_input
+from nnunet_semcl.process_pool import ProcessPool
 
 PARTS = ".part-"  # prefix of the temporary folder of a case that is being preprocessed
 
@@ -182,7 +181,7 @@ def _preprocess_all(jobs: list[Job], num_processes: int) -> Iterator[tuple[str, 
     if num_processes <= 1:  # starting a process takes some seconds
         yield from ((job.case, _preprocess(job)) for job in jobs)
         return
-    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPool(num_processes) as pool:
         case_of = {pool.submit(_preprocess, job): job.case for job in jobs}
         try:
             for done in as_completed(case_of):
@@ -194,18 +193,6 @@ def _preprocess_all(jobs: list[Job], num_processes: int) -> Iterator[tuple[str, 
             ) from broken
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends a process of the pool when the command is killed. Otherwise the process would wait for work forever."""
-    parent = parent_process()
-    assert parent is not None, "runs in the processes of the pool only"
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _preprocess(job: Job) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
@@ -91,6 +92,7 @@ class Comparison:
         means = {unit: np.mean(own, axis=0).tolist() for unit, own in by_unit.items()}
         return {unit: (first, second) for unit, (first, second) in means.items()}
 
+    @cached_property
     def rows(self) -> list[Row]:
         """A row for each side but the first, measure, and the mean or class, in this order.
 

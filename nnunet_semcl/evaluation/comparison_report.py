@@ -57,9 +57,10 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 
 
-def as_text(rows: Sequence[Row], first: str) -> str:
+def as_text(comparison: Comparison) -> str:
     """A table for the terminal: Dice of each class, and the means of all measures."""
-    shown = [row for row in rows if row.of_class == MEAN or row.measure == "Dice"]
+    first = comparison.sides[0]
+    shown = [row for row in comparison.rows if row.of_class == MEAN or row.measure == "Dice"]
     lines = []
     for side in dict.fromkeys(row.side for row in shown):
         table: list[tuple[str, ...]] = [("", first, side, "difference", "95 %", "p", "n")]
@@ -81,10 +82,9 @@ def write_report(comparison: Comparison, about: Sequence[str], pictures: Mapping
         pictures: case -> PNG, of the cases that gained and lost most.
         folder: exists and is empty.
     """
-    rows = comparison.rows()
-    (folder / "report.md").write_text(_markdown(comparison, rows, about))
+    (folder / "report.md").write_text(_markdown(comparison, about))
     (folder / "cases.csv").write_text(_csv(comparison), newline="")
-    (folder / "index.html").write_text(_page(comparison, rows, about, pictures))
+    (folder / "index.html").write_text(_page(comparison, about, pictures))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -100,12 +100,12 @@ def _number(value: float, measure: str, sign: str = "") -> str:
     return "-" if np.isnan(value) else format(value, f"{sign}.{2 if UNIT[measure] else 3}f")
 
 
-def _markdown(comparison: Comparison, rows: Sequence[Row], about: Sequence[str]) -> str:
+def _markdown(comparison: Comparison, about: Sequence[str]) -> str:
     lines = [f"# {' and '.join(comparison.sides)}", "", *about, "", HOW_TO_READ]
     for side in comparison.sides[1:]:
         lines += ["", f"## {side} - {comparison.sides[0]}", ""]
         lines += [f"| | {comparison.sides[0]} | {side} | difference | 95 % | p | n |", "|---|---|---|---|---|---|---|"]
-        for row in rows:
+        for row in comparison.rows:
             if row.side == side:
                 name, *cells = _cells(row)
                 bold = "**" if row.of_class == MEAN else ""
@@ -125,7 +125,7 @@ def _csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def _page(comparison: Comparison, rows: Sequence[Row], about: Sequence[str], pictures: Mapping[str, bytes]) -> str:
+def _page(comparison: Comparison, about: Sequence[str], pictures: Mapping[str, bytes]) -> str:
     title = escape(" and ".join(comparison.sides))
     parts = [
         "<!doctype html>",
@@ -139,7 +139,7 @@ def _page(comparison: Comparison, rows: Sequence[Row], about: Sequence[str], pic
         parts.append(f"<h2>{escape(side)} - {escape(comparison.sides[0])}</h2>")
         header = ("", comparison.sides[0], side, "difference", "95 %", "p", "n")
         for measure in MEASURES:
-            mean, *classes = [row for row in rows if (row.side, row.measure) == (side, measure)]
+            mean, *classes = [row for row in comparison.rows if (row.side, row.measure) == (side, measure)]
             table = _table(header, [(row.of_class == MEAN, _cells(row)) for row in (mean, *classes)])
             is_open = " open" if measure == "Dice" else ""
             cells = _cells(mean)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +14,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunet_semcl.cli import main
-from nnunet_semcl.commands import compare
+from nnunet_semcl.process_pool import ProcessPool
 
 DATASET = "Dataset998_Compared"
 LABELS = {"background": 0, "liver": 1, "spleen": 2}
@@ -48,7 +47,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two trainers, two folds, three cases of two patients; returns the data set's folder in nnUNet_results."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    monkeypatch.setattr(compare, "multiprocessing", Forked)
+    monkeypatch.setattr(ProcessPool, "start_method", "fork")  # a spawned process would import torch anew
     content = {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": 3, "file_ending": ".nii.gz"}
     preprocessed, folder = (tmp_path / name / DATASET for name in ("preprocessed", "results"))
     for number, case in enumerate(["p1_a", "p1_b", "p2_a"]):
@@ -63,14 +62,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (validation.parent.parent / "dataset.json").write_text(json.dumps(content))
     (preprocessed / "dataset.json").write_text(json.dumps(content))
     return folder
-
-
-class Forked:
-    """A spawned process would import torch anew."""
-
-    @staticmethod
-    def get_context(method: str) -> multiprocessing.context.BaseContext:
-        return multiprocessing.get_context("fork")
 
 
 def run(tmp_path: Path, *more: str) -> int:

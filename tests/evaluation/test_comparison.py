@@ -27,7 +27,7 @@ def comparison(sides: dict[str, list[list[float]]], group: str | None = None) ->
 
 
 def row(compared: Comparison, measure: str, of_class: str, side: str = "b"):
-    return next(r for r in compared.rows() if (r.side, r.measure, r.of_class) == (side, measure, of_class))
+    return next(r for r in compared.rows if (r.side, r.measure, r.of_class) == (side, measure, of_class))
 
 
 def test_means_differences_and_units() -> None:
@@ -59,7 +59,7 @@ def test_cases_of_a_group_count_once() -> None:
 
 def test_a_pattern_without_a_match_is_refused() -> None:
     with pytest.raises(InputError, match=r"--group 'x' matches nothing in the case name 'p0_0'"):
-        comparison({"a": [[0.0]], "b": [[0.1]]}, group="x").rows()
+        comparison({"a": [[0.0]], "b": [[0.1]]}, group="x").rows  # noqa: B018
 
 
 def test_p_is_wilcoxons_adjusted_by_holm() -> None:
@@ -84,4 +84,4 @@ def test_equal_sides_have_no_p() -> None:
 def test_each_side_is_compared_with_the_first() -> None:
     compared = comparison({"a": [[0.1]], "b": [[0.2]], "c": [[0.4]]})
     assert [round(row(compared, "Dice", MEAN, side).difference, 6) for side in ("b", "c")] == [0.1, 0.3]
-    assert len(compared.rows()) == 2 * len(MEASURES) * 2
+    assert len(compared.rows) == 2 * len(MEASURES) * 2

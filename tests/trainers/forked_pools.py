@@ -4,7 +4,6 @@ A spawned process imports torch and nnU-Net anew: ten of the twenty seconds of a
 """
 
 import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -18,10 +17,10 @@ evaluate_predictions.multiprocessing = training.multiprocessing = fork
 
 
 class InAThread(ThreadPoolExecutor):
-    """Takes what ProcessPoolExecutor takes."""
+    """Takes what ProcessPool takes."""
 
-    def __init__(self, workers: int, context: object, initializer: Callable[[], None]) -> None:
+    def __init__(self, processes: int) -> None:
         super().__init__(1)
 
 
-coarse_model.ProcessPoolExecutor = InAThread  # type: ignore[misc]
+coarse_model.ProcessPool = InAThread  # type: ignore[misc]

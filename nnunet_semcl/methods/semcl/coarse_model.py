@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import parent_process
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
-from typing import cast
 
 import torch
 from nnunetv2.configuration import default_num_processes
@@ -26,6 +20,7 @@ from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.files.checkpoints import load_safely
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
+from nnunet_semcl.process_pool import ProcessPool
 
 CHECKPOINT = "checkpoint_final.pth"
 
@@ -115,9 +110,7 @@ def predict_pseudo_labels(
     deep_supervision, decoder.deep_supervision = decoder.deep_supervision, False
     cases = list(images)
     turns = range(0, len(cases), world_size())
-    # As nnU-Net's export: spawned, since CUDA does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(default_num_processes, context, _end_with_training) as pool:
+    with ProcessPool(default_num_processes) as pool:
         saving: deque[Future] = deque()
         for turn in tqdm(turns, "Masks of unlabelled cases", disable=True if rank() else None):
             barrier()  # at each turn: the processes drift apart, and NCCL waits for ten minutes
@@ -131,16 +124,6 @@ def predict_pseudo_labels(
             _finish(future)
     decoder.deep_supervision = deep_supervision
     barrier()
-
-
-def _end_with_training() -> None:
-    """In a process of the pool: otherwise it would outlive a training that is killed."""
-
-    def wait() -> None:
-        cast("BaseProcess", parent_process()).join()
-        os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
 
 
 def _save(predictions: list[Prediction], file: Path, image: Path, trust: Trust) -> None:

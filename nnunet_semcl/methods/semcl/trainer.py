@@ -19,7 +19,7 @@ from nnunet_semcl.data.components import examined_cases, sizes_and_single_compon
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, Trust, is_saved, least_voxels, maybe_background
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
-from nnunet_semcl.errors import InputError
+from nnunet_semcl.errors import InputError, first_names
 from nnunet_semcl.evaluation.mask_picture import draw_masks
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
 from nnunet_semcl.losses.marginal import MarginalLoss
@@ -247,10 +247,9 @@ class SemCLTrainer(PretrainingTrainer):
             )
         left_out = [case for case in unlabelled if case not in cases.missing]
         if left_out:
-            names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
             self.print_to_log_file(
                 f"Left out of {folder_name}, since no object was found: {len(left_out)} of {len(unlabelled)} cases "
-                f"({names})"
+                f"({first_names(left_out)})"
             )
         incomplete = sum(map(bool, cases.missing.values()))
         self.print_to_log_file(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import blosc2
@@ -104,30 +101,3 @@ def test_cases_that_its_configuration_lacks_are_named(
     )
     with pytest.raises(InputError, match=message):
         make_trainer(fold=FOLD).initialize()
-
-
-def test_the_pools_processes_end_with_a_training_that_is_killed() -> None:
-    script = """
-import multiprocessing, os, signal, time
-from concurrent.futures import ProcessPoolExecutor
-from nnunet_semcl.methods.semcl.coarse_model import _end_with_training
-
-if __name__ == "__main__":
-    pool = ProcessPoolExecutor(2, multiprocessing.get_context("fork"), _end_with_training)
-    print(*{future.result() for future in [pool.submit(os.getpid) for _ in range(8)]}, *pool._processes, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    processes = set(map(int, killed.stdout.split()))
-    assert processes
-    deadline = time.time() + 10
-    while any(_runs(process) for process in processes):
-        assert time.time() < deadline, "they run on"
-        time.sleep(0.05)
-
-
-def _runs(process: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
-        return False

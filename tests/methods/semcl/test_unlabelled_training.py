@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
 import signal
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import blosc2
@@ -35,6 +32,7 @@ from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.methods.semcl import coarse_model
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.process_pool import ProcessPool
 
 FOLD = 5  # fold 0 with two labelled cases
 
@@ -179,8 +177,8 @@ def test_masks_are_saved_by_spawned_processes(
     images, model = trainer.unlabelled_images(), coarse_model.own_model(trainer)
     trust = trainer._trust(trainer.get_tr_and_val_datasets()[0], trainer._objects())
     written = []
-    for name, pool in (("here", coarse_model.ProcessPoolExecutor), ("spawned", ProcessPoolExecutor)):
-        monkeypatch.setattr(coarse_model, "ProcessPoolExecutor", pool)
+    for name, pool in (("here", coarse_model.ProcessPool), ("spawned", ProcessPool)):
+        monkeypatch.setattr(coarse_model, "ProcessPool", pool)
         folder = folders.root / name
         coarse_model.predict_pseudo_labels(model, images, images, trainer, folder, trust)
         written.append({file.name: blosc2.open(str(file))[:] for file in folder.glob("*.b2nd")})
@@ -203,9 +201,8 @@ def test_a_process_that_cannot_save_stops_the_training(
     monkeypatch.setattr(pseudo_labels.blosc2, "asarray", fail)
     trainer = make_trainer(fold=FOLD)  # whose module changes the pool
     if fault == "killed":
-        monkeypatch.setattr(coarse_model, "ProcessPoolExecutor", ProcessPoolExecutor)
-        forking = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
-        monkeypatch.setattr(coarse_model, "multiprocessing", forking)  # so that the process knows how to fail
+        monkeypatch.setattr(coarse_model, "ProcessPool", ProcessPool)
+        monkeypatch.setattr(ProcessPool, "start_method", "fork")  # so that the process knows how to fail
     with pytest.raises(InputError, match=message):
         pretrain(trainer)
     assert not list(Path(trainer.output_folder).glob("checkpoint_pretraining.pth"))
