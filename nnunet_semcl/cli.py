@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from nnunet_semcl.errors import InputError
 
+MINUTES, CPUS = 24 * 60, 12  # of a job of Slurm; nnU-Net starts twelve workers where there are as many CPUs
+
 if TYPE_CHECKING:
     from nnunet_semcl.evaluation.compare_cases import Options
 
@@ -311,9 +313,9 @@ def _add_crossval(commands: Commands) -> None:
         "crossval",
         _crossval,
         "train all folds with several trainers, and compare them",
-        "Trains each fold with each trainer, one training at a time on each GPU, and shows how far they are. Stopped "
-        "and started again, it continues what was interrupted and trains no finished fold again. A training that dies "
-        "stops no other. With two trainers and more it ends with nnunet-semcl compare.",
+        "Trains each fold with each trainer, one training at a time on each GPU or as jobs of Slurm, and shows how far "
+        "they are. Stopped and started again, it continues what was interrupted and trains no finished fold again. A "
+        "training that dies stops no other. With two trainers and more it ends with nnunet-semcl compare.",
         "nnunet-semcl crossval -d 17 -c 3d_fullres -tr nnUNetTrainer SemCLTrainer -o comparison",
     )
     _add_dataset(parser)
@@ -330,6 +332,17 @@ def _add_crossval(commands: Commands) -> None:
         "--gpus", nargs="+", default=["0"], metavar="ID", help="GPUs, one training on each (default: 0)"
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="on another device: trainings side by side")
+    parser.add_argument(
+        "--launcher", default="local", choices=("local", "slurm"), help="slurm: a job for each training, with one GPU"
+    )
+    parser.add_argument("--partition", metavar="NAME", help="of Slurm (default: Slurm's)")
+    parser.add_argument(
+        "--time",
+        type=int,
+        metavar="MINUTES",
+        help=f"of a job of Slurm; a training that takes longer goes on in the next one (default: {MINUTES})",
+    )
+    parser.add_argument("--cpus", type=int, metavar="N", help=f"of a job of Slurm (default: {CPUS})")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder for the report")
     _add_comparison(parser)
 
@@ -337,12 +350,21 @@ def _add_crossval(commands: Commands) -> None:
 def _crossval(args: argparse.Namespace) -> int:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one training has to run", "Give 1 or more.")
+    for name in ("partition", "time", "cpus"):
+        if args.launcher == "local" and getattr(args, name) is not None:
+            raise InputError(f"--{name}: only jobs of Slurm have one", "Add --launcher slurm, or leave it out.")
     options = _comparison_options(args)
     from nnunet_semcl.commands.crossval import CrossValidation, run_crossval
+    from nnunet_semcl.launchers.slurm import JobOptions
 
-    slots = args.gpus if args.device == "cuda" else [str(number) for number in range(args.jobs)]
+    on_gpu = args.device == "cuda"
+    jobs = JobOptions(args.partition, args.time or MINUTES, int(on_gpu), args.cpus or CPUS)
+    slots = args.gpus if on_gpu else [str(number) for number in range(args.jobs)]
     trainers, folds = list(dict.fromkeys(args.tr)), list(dict.fromkeys(args.f))
-    return run_crossval(CrossValidation(args.d, args.c, args.p, trainers, folds, args.device, slots), options)
+    cross = CrossValidation(
+        args.d, args.c, args.p, trainers, folds, args.device, slots, jobs if args.launcher == "slurm" else None
+    )
+    return run_crossval(cross, options)
 
 
 def _add_comparison(parser: argparse.ArgumentParser) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -25,43 +24,13 @@ from nnunet_semcl.errors import InputError, access_error
 from nnunet_semcl.evaluation.compare_cases import Options
 from nnunet_semcl.files.datasets import find_dataset
 from nnunet_semcl.files.training_input import check_training_input
-from nnunet_semcl.files.training_progress import Progress, read_progress
+from nnunet_semcl.files.training_progress import read_progress
+from nnunet_semcl.launchers.local import LocalLauncher
+from nnunet_semcl.launchers.slurm import JobOptions, SlurmLauncher
+from nnunet_semcl.launchers.training import ENDED, RUNNING, Launcher, Training
 
 SECONDS = 1.0  # between two looks at the trainings
 LINE_EVERY = 60.0  # seconds between two tables in a log
-GRACE = 60.0  # seconds for a training to end after SIGTERM
-
-
-@dataclass
-class Fold:
-    """A training of one trainer on one fold.
-
-    Attributes:
-        trainer, fold: as nnU-Net knows them.
-        folder: of the fold in nnUNet_results.
-        log: what the training prints.
-        process: of the training, if it was started.
-        slot: what it runs on.
-    """
-
-    trainer: str
-    fold: str
-    folder: Path
-    log: Path
-    process: subprocess.Popen | None = None
-    slot: str = ""
-    output: IO[str] | None = field(default=None, repr=False)
-
-    @property
-    def exit_code(self) -> int | None:
-        return None if self.process is None else self.process.poll()
-
-    def state(self, progress: Progress) -> str:
-        if self.process is not None and self.exit_code is None:
-            return "running"
-        if progress.is_finished:
-            return "finished"
-        return "waiting" if self.process is None else f"died ({self.exit_code})"
 
 
 @dataclass(frozen=True)
@@ -74,6 +43,7 @@ class CrossValidation:
         folds: numbers, or "all".
         device: cuda, cpu or mps.
         slots: one training at a time runs on each: ids of GPUs, or on another device any names.
+        jobs: what each job asks Slurm for; None trains on this machine.
     """
 
     dataset: str
@@ -83,6 +53,7 @@ class CrossValidation:
     folds: Sequence[str]
     device: str
     slots: Sequence[str]
+    jobs: JobOptions | None = None
 
 
 def run_crossval(cross: CrossValidation, options: Options) -> int:
@@ -94,8 +65,8 @@ def run_crossval(cross: CrossValidation, options: Options) -> int:
 
     Raises:
         InputError: a trainer, the configuration or a fold does not exist or is invalid; the report's folder exists;
-            another such command runs.
-        SystemExit: after SIGTERM or Ctrl-C, when the running trainings have ended.
+            another such command runs; there is no Slurm.
+        SystemExit: after SIGTERM or Ctrl-C.
     """
     add_trainer_path()
     preprocessed = find_dataset(cross.dataset)
@@ -115,21 +86,27 @@ def run_crossval(cross: CrossValidation, options: Options) -> int:
         raise InputError(f"another crossval is running: {logs}", "Wait for it, or stop it.") from error
     except OSError as error:
         raise access_error(error, logs, "nnUNet_results") from error
-    folds = [_fold(cross, results, logs, trainer, fold) for fold in cross.folds for trainer in cross.trainers]
+    trainings = [_training(cross, results, logs, trainer, fold) for fold in cross.folds for trainer in cross.trainers]
     with lock:
-        died = _run_all(cross, folds)
+        launcher: Launcher = LocalLauncher(cross.device, cross.slots)
+        if cross.jobs is not None:
+            launcher = SlurmLauncher(logs, preprocessed.name, cross.jobs)
+        died = _run_all(launcher, trainings)
     for dead in died:
-        print(f"{dead.trainer}, fold {dead.fold} died with exit code {dead.exit_code}: see {dead.log}")
+        print(f"{dead.trainer}, fold {dead.fold} died ({dead.reason}): see {dead.log}")
     if died:
         print("Run the same command again: it continues them, and trains no finished fold again.")
     if len(cross.trainers) > 1:
-        _compare(cross, folds, options)
+        _compare(cross, trainings, options)
     return 1 if died else 0
 
 
-def _fold(cross: CrossValidation, results: Path, logs: Path, trainer: str, fold: str) -> Fold:
+def _training(cross: CrossValidation, results: Path, logs: Path, trainer: str, fold: str) -> Training:
     model = results / f"{trainer}__{cross.plans_identifier}__{cross.configuration}"
-    return Fold(trainer, fold, model / f"fold_{fold}", logs / f"{trainer}_fold_{fold}.txt")
+    command = [sys.executable, "-m", "nnunet_semcl.cli", "train", cross.dataset, cross.configuration, fold]
+    # With --c nnU-Net continues what was interrupted, and starts what has no checkpoint.
+    command += ["-tr", trainer, "-p", cross.plans_identifier, "-device", cross.device, "--c"]
+    return Training(trainer, fold, model / f"fold_{fold}", logs / f"{trainer}_fold_{fold}.txt", command)
 
 
 def _results(dataset: str) -> Path:
@@ -151,52 +128,26 @@ def _check_trainer(name: str) -> None:
         )
 
 
-def _run_all(cross: CrossValidation, folds: list[Fold]) -> list[Fold]:
-    """Runs what is not finished, one training on each slot. Returns those that died."""
-    waiting = [fold for fold in folds if not read_progress(fold.folder).is_finished]
-    table = Table(folds)
-    table.show()
-    running: list[Fold] = []
-    stopped = _on_signals()
+def _run_all(launcher: Launcher, trainings: Sequence[Training]) -> list[Training]:
+    """Runs what is not finished. Returns what died."""
+    unfinished = [training for training in trainings if not read_progress(training.folder).is_finished]
+    table = Table(trainings)
+    restore_signals = _on_signals()
     try:
-        while waiting or running:
-            free = [slot for slot in cross.slots if slot not in {fold.slot for fold in running}]
-            for slot in free[: len(waiting)]:
-                running.append(_start(cross, waiting.pop(0), slot))
-            time.sleep(SECONDS)
-            ended = [fold for fold in running if fold.exit_code is not None]
-            running = [fold for fold in running if fold.exit_code is None]
-            table.show(now=bool(ended))
+        launcher.launch(unfinished)
+        ended = -1
+        while unfinished and ended < len(unfinished):
+            launcher.look()
+            before, ended = ended, sum(training.state == ENDED for training in unfinished)
+            table.show(now=ended > before)
+            if ended < len(unfinished):
+                time.sleep(SECONDS)
+    except BaseException:
+        print(launcher.leave())
+        raise
     finally:
-        if running:
-            _end(running)
-            print("Stopped. Run the same command again: it goes on after the last epoch of each training.")
-        stopped()
-    return [fold for fold in folds if fold.exit_code and not read_progress(fold.folder).is_finished]
-
-
-def _start(cross: CrossValidation, fold: Fold, slot: str) -> Fold:
-    command = [sys.executable, "-m", "nnunet_semcl.cli", "train", cross.dataset, cross.configuration, fold.fold]
-    # With --c nnU-Net continues what was interrupted, and starts what has no checkpoint.
-    command += ["-tr", fold.trainer, "-p", cross.plans_identifier, "-device", cross.device, "--c"]
-    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot} if cross.device == "cuda" else {})
-    fold.output = fold.log.open("a")
-    fold.slot = slot
-    fold.process = subprocess.Popen(
-        command, env=environment, stdout=fold.output, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    return fold
-
-
-def _end(running: list[Fold]) -> None:
-    """Ends trainings with their workers: ours write no more after SIGTERM, and all files are intact."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for fold in running:
-            if fold.process is not None and fold.exit_code is None:
-                os.killpg(fold.process.pid, number)
-        deadline = time.monotonic() + GRACE
-        while any(fold.exit_code is None for fold in running) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        restore_signals()
+    return [training for training in unfinished if not read_progress(training.folder).is_finished]
 
 
 def _on_signals() -> Any:
@@ -209,8 +160,8 @@ def _on_signals() -> Any:
     return lambda: [signal.signal(number, handler) for number, handler in previous.items()]
 
 
-def _compare(cross: CrossValidation, folds: list[Fold], options: Options) -> None:
-    unfinished = {fold.fold for fold in folds if not read_progress(fold.folder).is_finished}
+def _compare(cross: CrossValidation, trainings: Sequence[Training], options: Options) -> None:
+    unfinished = {training.fold for training in trainings if not read_progress(training.folder).is_finished}
     common = [fold for fold in cross.folds if fold not in unfinished]
     if not common:
         print("No fold is finished by all trainers, so there is nothing to compare.")
@@ -223,39 +174,40 @@ def _compare(cross: CrossValidation, folds: list[Fold], options: Options) -> Non
 class Table:
     """All trainings: on a terminal drawn anew each time, in a log once a minute and when a training ends."""
 
-    def __init__(self, folds: list[Fold]) -> None:
-        self.folds = folds
-        self.shown = 0.0
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self.trainings = trainings
+        self.shown = float("-inf")
         self.lines = 0
 
     def show(self, now: bool = False) -> None:
         on_terminal = sys.stdout.isatty()
-        if not (on_terminal or now) and time.monotonic() - self.shown < LINE_EVERY and self.lines:
+        if not (on_terminal or now) and time.monotonic() - self.shown < LINE_EVERY:
             return
-        lines = table_lines(self.folds)
+        lines = table_lines(self.trainings)
         if on_terminal and self.lines:
             print(f"\x1b[{self.lines}F\x1b[J", end="")
         print("\n".join(lines), flush=True)
         self.shown, self.lines = time.monotonic(), len(lines)
 
 
-def table_lines(folds: Sequence[Fold]) -> list[str]:
+def table_lines(trainings: Sequence[Training]) -> list[str]:
     """A header and a line for each training."""
     rows = [("trainer", "fold", "state", "phase", "epoch", "pseudo Dice", "time left", "Dice")]
-    for fold in folds:
-        progress = read_progress(fold.folder)
-        state = fold.state(progress)
-        now = state == "running" or state.startswith("died")
+    for training in trainings:
+        progress = read_progress(training.folder)
+        died = training.state == ENDED and not progress.is_finished
+        state = "finished" if progress.is_finished else f"died ({training.reason})" if died else training.state
+        begun = died or training.state == RUNNING
         epoch = f"{progress.epoch}/{progress.epochs}" if progress.epochs else str(progress.epoch or "")
         rows.append(
             (
-                fold.trainer,
-                fold.fold,
+                training.trainer,
+                training.fold,
                 state,
-                progress.phase if now else "",
-                epoch if now else "",
-                "" if progress.pseudo_dice is None or not now else f"{progress.pseudo_dice:.3f}",
-                _duration(progress.seconds_left) if state == "running" else "",
+                progress.phase if begun else "",
+                epoch if begun else "",
+                "" if progress.pseudo_dice is None or not begun else f"{progress.pseudo_dice:.3f}",
+                _duration(progress.seconds_left) if training.state == RUNNING else "",
                 "" if progress.dice is None else f"{progress.dice:.3f}",
             )
         )

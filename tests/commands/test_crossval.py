@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -13,7 +12,8 @@ from conftest import NNUNetFolders
 from filelock import FileLock
 
 from nnunet_semcl.cli import main
-from nnunet_semcl.commands.crossval import Fold, table_lines
+from nnunet_semcl.commands.crossval import table_lines
+from nnunet_semcl.launchers.training import ENDED, RUNNING, Training
 
 TRAINERS = ("nnUNetTrainerShort", "nnUNetTrainerDying", "SemCLTrainerManyEpochs")
 LOGS = "crossval_nnUNetTinyPlans_2d"
@@ -41,7 +41,7 @@ def test_stopped_and_started_again(folders: NNUNetFolders) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert "Stopped. Run the same command again" in output
     assert re.search(r"nnUNetTrainerShort +0 +finished", output)
-    assert re.search(r"nnUNetTrainerDying +0 +died \(1\)", output)
+    assert re.search(r"nnUNetTrainerDying +0 +died \(exit code 1\)", output)
     assert "as if memory had run out" in (results / LOGS / "nnUNetTrainerDying_fold_0.txt").read_text()
     assert "continue with the same command and --c" in (results / LOGS / f"{TRAINERS[2]}_fold_0.txt").read_text()
 
@@ -64,6 +64,7 @@ def test_what_is_refused(folders: NNUNetFolders, capsys: pytest.CaptureFixture) 
         (["-c", "4d", *short], "no configuration '4d'"),
         (["-c", "2d", *short, "-f", "zero"], "fold: 'zero' is not 'all' or a whole number"),
         (["-c", "2d", *short, "--jobs", "0"], "--jobs 0: at least one training"),
+        (["-c", "2d", *short, "--partition", "gpu"], "--partition: only jobs of Slurm have one"),
     ):
         assert main([*start, *arguments]) == 1
         assert message in capsys.readouterr().err
@@ -80,39 +81,20 @@ def test_what_is_refused(folders: NNUNetFolders, capsys: pytest.CaptureFixture) 
 
 
 def test_the_table(tmp_path: Path) -> None:
-    waiting = Fold("SemCLTrainer", "1", tmp_path / "fold_1", tmp_path / "log.txt")
+    def training(trainer: str, fold: str) -> Training:
+        return Training(trainer, fold, tmp_path / f"fold_{fold}", tmp_path / "log.txt", ())
+
     (tmp_path / "fold_0" / "validation").mkdir(parents=True)
     (tmp_path / "fold_0" / "validation" / "summary.json").write_text('{"foreground_mean": {"Dice": 0.8125}}')
-    finished = Fold("nnUNetTrainer", "0", tmp_path / "fold_0", tmp_path / "log.txt")
-    assert table_lines([finished, waiting]) == [
-        "trainer        fold  state     phase  epoch  pseudo Dice  time left  Dice",
-        "nnUNetTrainer  0     finished                                        0.812",
-        "SemCLTrainer   1     waiting",
+    (tmp_path / "fold_2").mkdir()
+    (tmp_path / "fold_2" / "training_log_1.txt").write_text("2026: Pretraining epoch 3 of 7\n")
+    trainings = [training("nnUNetTrainer", "0"), *(training("SemCLTrainer", fold) for fold in "123")]
+    trainings[1].state, trainings[1].reason = ENDED, "job 7"
+    trainings[2].state = RUNNING
+    assert table_lines(trainings) == [
+        "trainer        fold  state         phase        epoch  pseudo Dice  time left  Dice",
+        "nnUNetTrainer  0     finished                                                  0.812",
+        "SemCLTrainer   1     died (job 7)",
+        "SemCLTrainer   2     running       pretraining  4/7",
+        "SemCLTrainer   3     waiting",
     ]
-
-
-def test_each_gpu_has_one_training_at_a_time(
-    folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """With a program in place of Python that notes its GPU and takes a while."""
-    from nnunet_semcl.commands import crossval
-
-    notes = tmp_path / "notes.txt"
-    program = tmp_path / "program.sh"
-    note = f'echo "{{}} $CUDA_VISIBLE_DEVICES" >> {notes}'
-    program.write_text("\n".join(("#!/bin/sh", note.format("start"), "sleep 0.5", note.format("end"), "")))
-    program.chmod(0o755)
-    monkeypatch.setattr(crossval.sys, "executable", str(program))
-    monkeypatch.setattr(crossval, "SECONDS", 0.05)
-    cross = crossval.CrossValidation("999", "2d", "nnUNetTinyPlans", ["a"], list("01234"), "cuda", ["2", "5"])
-    folds = [Fold("a", fold, tmp_path / fold, tmp_path / f"{fold}.txt") for fold in cross.folds]
-    crossval._run_all(cross, folds)
-    busy: set[str] = set()
-    lines = notes.read_text().splitlines()
-    assert len(lines) == 10
-    for line in lines:
-        event, gpu = line.split()
-        assert (gpu in busy) == (event == "end")
-        busy ^= {gpu}
-        assert gpu in ("2", "5")
-    assert os.environ.get("CUDA_VISIBLE_DEVICES") != "2"

@@ -1,0 +1,1 @@
+"""Where trainings run: beside this process, or as jobs of a cluster."""

@@ -1,0 +1,61 @@
+"""Trainings as processes of this machine, one at a time on each GPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from nnunet_semcl.launchers.training import ENDED, RUNNING, Training
+
+GRACE = 60.0  # seconds for a training to end after SIGTERM
+
+
+class LocalLauncher:
+    """Runs one training at a time on each slot.
+
+    Args:
+        device: cuda, cpu or mps.
+        slots: ids of GPUs; on another device any names.
+    """
+
+    def __init__(self, device: str, slots: Sequence[str]) -> None:
+        self.device = device
+        self.free = list(slots)
+        self.waiting: list[Training] = []
+        self.running: dict[str, tuple[Training, subprocess.Popen]] = {}  # by slot
+
+    def launch(self, trainings: Sequence[Training]) -> None:
+        self.waiting = list(trainings)
+
+    def look(self) -> None:
+        for slot, (training, process) in list(self.running.items()):
+            if process.poll() is not None:
+                training.state, training.reason = ENDED, f"exit code {process.returncode}"
+                del self.running[slot]
+                self.free.append(slot)
+        while self.free and self.waiting:
+            self._start(self.waiting.pop(0), self.free.pop(0))
+
+    def _start(self, training: Training, slot: str) -> None:
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot} if self.device == "cuda" else {})
+        with training.log.open("a") as output:
+            process = subprocess.Popen(
+                training.command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        training.state = RUNNING
+        self.running[slot] = training, process
+
+    def leave(self) -> str:
+        """Ends trainings with their workers: ours write no more after SIGTERM, and all files are intact."""
+        processes = [process for _, process in self.running.values()]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes:
+                if process.poll() is None:
+                    os.killpg(process.pid, number)
+            deadline = time.monotonic() + GRACE
+            while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        return "Stopped. Run the same command again: it goes on after the last epoch of each training."
