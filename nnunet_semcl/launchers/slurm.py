@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,9 @@ class Job:
 
         if self.process is not None:
             self.process.terminate()
-            self.process.wait()
+            # Not its wait(): this runs in a signal handler, in the middle of the other wait(), which holds a lock.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(Job(self.command, self.log))
 
 
