@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Contrastive pretraining inside nnU-Net v2.",
         epilog="Help and an example for one command: nnunet-semcl COMMAND -h",
     )
+    versions = ", nnunetv2 ".join(version(package) for package in ("nnunet-semcl", "nnunetv2"))
+    parser.add_argument("--version", action="version", version=f"nnunet-semcl {versions}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_path(commands)
     commands.add_parser("train", help="run nnUNetv2_train with the trainers of this package")

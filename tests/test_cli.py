@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,13 @@ def test_path_and_help_import_neither_torch_nor_nnunet() -> None:
 
 
 # train and predict
+
+
+def test_version_is_that_of_the_package_and_of_nnunet(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"nnunet-semcl \d+\.\d+\.\d+, nnunetv2 2\.8\.\d+\n", capsys.readouterr().out)
 
 
 def test_train_help_is_nnunets() -> None:
