@@ -5,9 +5,9 @@ from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
 
 
 class nnUNetTrainerMinute(ClassAttributeTrainer):
-    num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch = 40, 10, 1
-    save_every = 5
+    num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch = 20, 10, 1
+    save_every = 1
 
 
 class SemCLTrainerMinute(SemCLTrainer):
-    num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch = 40, 10, 1
+    num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch = 20, 10, 1
