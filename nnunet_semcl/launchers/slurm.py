@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from nnunet_semcl.launchers.training import ENDED, QUEUED, RUNNING, Training
 
 JOBS = "slurm_jobs.json"
 ANY_NUMBER = 1000  # of jobs that a training may take
+ASK_EVERY = 10.0  # seconds: squeue burdens the cluster's controller
 STATES = {"RUNNING": RUNNING, "COMPLETING": RUNNING}  # of squeue; any other is of a job that waits
 
 
@@ -54,6 +56,7 @@ class SlurmLauncher:
         self.folder, self.dataset, self.options = folder, dataset, options
         self.jobs: dict[str, str] = {}  # trainer and fold -> job
         self.trainings: list[Training] = []
+        self.asked = float("-inf")
         if shutil.which("sbatch") is None:
             raise InputError(
                 "--launcher slurm: sbatch is not on PATH", "Run this on a node that submits jobs, or leave it out."
@@ -73,16 +76,32 @@ class SlurmLauncher:
             self.jobs = content["jobs"]
 
     def launch(self, trainings: Sequence[Training]) -> None:
-        self.trainings = list(trainings)
+        """See Launcher.
+
+        Raises:
+            InputError: Slurm does not answer, or refuses a job.
+        """
         states = self._states()
+        if states is None:
+            raise InputError("--launcher slurm: squeue fails, so it is not known which jobs run", "Try again later.")
         executor = self._executor()
         for training in trainings:
-            if states is None or self.jobs.get(_key(training)) not in states:
-                self.jobs[_key(training)] = executor.submit(Job(training.command, training.log)).job_id
+            if self.jobs.get(_key(training)) not in states:
+                try:
+                    job = executor.submit(Job(training.command, training.log))
+                except self.submitit.core.utils.FailedJobError as error:
+                    reason = " ".join(str(error).split())
+                    fix = "Correct --partition, --time or --cpus, and run the same command again."
+                    raise InputError(f"Slurm refuses the job of {_key(training)} ({reason})", fix) from error
+                self.jobs[_key(training)] = job.job_id
                 write_json({"dataset": self.dataset, "jobs": self.jobs}, self.folder / JOBS)
             training.state = QUEUED
+            self.trainings.append(training)
 
     def look(self) -> None:
+        if time.monotonic() - self.asked < ASK_EVERY:
+            return
+        self.asked = time.monotonic()
         states = self._states()
         if states is None:
             return
@@ -93,6 +112,8 @@ class SlurmLauncher:
 
     def leave(self) -> str:
         left = [self.jobs[_key(training)] for training in self.trainings if training.state != ENDED]
+        if not left:
+            return "No job runs."
         return f"The jobs go on; the same command watches them again. To end them: scancel {' '.join(left)}"
 
     def _states(self) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from conftest import NNUNetFolders
 from slurm_cluster import missing, slurm_cluster
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.launchers import slurm
 from nnunet_semcl.launchers.slurm import JOBS, JobOptions, SlurmLauncher
 from nnunet_semcl.launchers.training import ENDED, QUEUED, RUNNING, Training
 
@@ -36,7 +37,8 @@ if len(starts.read_text()) == 1:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if reason := missing():
         pytest.skip(reason)
-    with slurm_cluster(tmp_path_factory.mktemp("slurm") / "cluster"):
+    with slurm_cluster(tmp_path_factory.mktemp("slurm") / "cluster"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm, "ASK_EVERY", 0)
         yield
 
 
@@ -106,6 +108,24 @@ def test_crossval(cluster: None, folders: NNUNetFolders) -> None:
     assert "continue with the same command and --c" in text
     assert "Pretraining continues after epoch" in text
     assert (folders.root / "report" / "index.html").is_file()
+
+
+def test_what_slurm_refuses(cluster: None, tmp_path: Path) -> None:
+    launcher = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions("absent", minutes=5, gpus=0, cpus=1))
+    with pytest.raises(InputError, match=r"Slurm refuses the job of a 0 \(.*invalid partition.*Correct --partition"):
+        launcher.launch([training(tmp_path, "0", "true")])
+    assert not (tmp_path / JOBS).exists()
+    assert launcher.leave() == "No job runs."
+
+
+def test_nothing_is_submitted_while_it_is_not_known_what_runs(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = SlurmLauncher(tmp_path, "Dataset999_Phantom", OPTIONS)
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "absent"))
+    with pytest.raises(InputError, match="squeue fails"):
+        launcher.launch([training(tmp_path, "0", "true")])
+    assert not (tmp_path / "slurm").exists()
 
 
 def test_a_record_of_another_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
