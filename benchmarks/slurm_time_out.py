@@ -38,9 +38,14 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "nnunet_semcl.cli", *command.split()], check=True)
     logs = next((work / "results").glob("*/crossval_nnUNetTinyPlans_2d"))
     for trainer in TRAINERS:
-        text = (logs / f"{trainer}_fold_0.txt").read_text()
-        goes_on = re.findall(r"Continue with checkpoint \S+|\w+ continues after epoch \d+", text)
-        print(f"{trainer}: {text.count('Using device')} jobs; {'; '.join(goes_on)}")
+        _, *jobs = (logs / f"{trainer}_fold_0.txt").read_text().split("Using device")
+        print(f"{trainer}: {len(jobs)} jobs, from and to {'; '.join(map(_span, jobs))}")
+
+
+def _span(log: str) -> str:
+    """The first and last epoch of a job."""
+    epochs = re.findall(r"\w+ epoch \d+ of \d+|Epoch \d+$", log, re.MULTILINE)
+    return f"{epochs[0]} - {epochs[-1]}" if epochs else "validation"
 
 
 if __name__ == "__main__":
