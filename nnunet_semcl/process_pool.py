@@ -23,7 +23,7 @@ class ProcessPool(ProcessPoolExecutor):
         super().__init__(processes, get_context(self.start_method), _end_with_parent)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent() -> None:  # pragma: no cover  # in the pool's processes, where coverage does not see it
     parent = parent_process()
     assert parent is not None, "runs in the processes of the pool only"
 

@@ -1,4 +1,4 @@
-"""On a real Slurm of one node; skipped with the reason where there is none."""
+"""On a real Slurm of one node, skipped with the reason where there is none; and by programs of Slurm's names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from slurm_cluster import missing, slurm_cluster
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.launchers import slurm
-from nnunet_semcl.launchers.slurm import JOBS, JobOptions, SlurmLauncher
+from nnunet_semcl.launchers.slurm import JOBS, Job, JobOptions, SlurmLauncher
 from nnunet_semcl.launchers.training import ENDED, QUEUED, RUNNING, Training
 
 OPTIONS = JobOptions(partition=None, minutes=5, gpus=0, cpus=1)
@@ -110,22 +111,79 @@ def test_crossval(cluster: None, folders: NNUNetFolders) -> None:
     assert (folders.root / "report" / "index.html").is_file()
 
 
-def test_what_slurm_refuses(cluster: None, tmp_path: Path) -> None:
-    launcher = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions("absent", minutes=5, gpus=0, cpus=1))
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """sbatch that counts jobs, and squeue that prints the file that is returned, or fails if there is none."""
+    queue, counted, folder = tmp_path / "queue", tmp_path / "counted", tmp_path / "bin"
+    folder.mkdir()
+    submit = f'case "$(cat $1)" in *absent*) echo invalid partition >&2; exit 1;; esac; echo >> {counted}'
+    for name, script in (
+        ("sbatch", f'{submit}; echo "Submitted batch job $(wc -l < {counted})"'),
+        ("squeue", f"cat {queue}"),
+        ("srun", ""),
+    ):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setattr(slurm, "ASK_EVERY", 0)
+    queue.write_text("")
+    return queue
+
+
+def test_states_follow_the_queue(programs: Path, tmp_path: Path) -> None:
+    trainings = [training(tmp_path, fold, "true") for fold in "01"]
+    first = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions("gpu", minutes=5, gpus=1, cpus=12))
+    first.launch(trainings)
+    asked = (tmp_path / "slurm" / "1_submission.sh").read_text()
+    for option in ("--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=12", "--time=5"):
+        assert f"#SBATCH {option}\n" in asked
+    programs.write_text("1 RUNNING\n2 PENDING\n77 RUNNING\n")
+    first.look()
+    assert [t.state for t in trainings] == [RUNNING, QUEUED]
+    programs.rename(tmp_path / "away")  # Slurm does not answer
+    first.look()
+    assert [t.state for t in trainings] == [RUNNING, QUEUED]
+    programs.write_text("2 PENDING\n")
+    first.look()
+    assert [t.state for t in trainings] == [ENDED, QUEUED]
+    assert trainings[0].reason == "job 1"
+    assert first.leave().endswith("To end them: scancel 2")
+
+    second = SlurmLauncher(tmp_path, "Dataset999_Phantom", OPTIONS)
+    second.launch(trainings)  # what ended is submitted again
+    assert second.jobs == {"a 0": "3", "a 1": "2"}
+
+
+def test_what_cannot_be_submitted(programs: Path, tmp_path: Path) -> None:
+    refused = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions("absent", minutes=5, gpus=0, cpus=1))
     with pytest.raises(InputError, match=r"Slurm refuses the job of a 0 \(.*invalid partition.*Correct --partition"):
-        launcher.launch([training(tmp_path, "0", "true")])
+        refused.launch([training(tmp_path, "0", "true")])
+    assert refused.leave() == "No job runs."
+    programs.unlink()
+    with pytest.raises(InputError, match="squeue fails"):  # else what runs would be submitted again
+        SlurmLauncher(tmp_path, "Dataset999_Phantom", OPTIONS).launch([training(tmp_path, "0", "true")])
     assert not (tmp_path / JOBS).exists()
-    assert launcher.leave() == "No job runs."
 
 
-def test_nothing_is_submitted_while_it_is_not_known_what_runs(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launcher = SlurmLauncher(tmp_path, "Dataset999_Phantom", OPTIONS)
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "absent"))
-    with pytest.raises(InputError, match="squeue fails"):
-        launcher.launch([training(tmp_path, "0", "true")])
-    assert not (tmp_path / "slurm").exists()
+def test_a_job_says_how_its_training_ended(tmp_path: Path) -> None:
+    Job(["true"], tmp_path / "log")()
+    with pytest.raises(RuntimeError, match=f"exit code 3: see {tmp_path / 'log'}"):
+        Job(["sh", "-c", "exit 3"], tmp_path / "log")()
+
+
+def test_a_job_ends_its_training_before_it_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    log = tmp_path / "log"
+    job = Job([sys.executable, "-c", PROGRAM, str(tmp_path / "starts")], log)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(job)
+        wait_until(lambda: log.is_file() and "waits" in log.read_text())
+        again = job.checkpoint()
+        assert log.read_text() == "waits\nends in order\n"
+        with pytest.raises(RuntimeError, match="exit code 1"):
+            done.result()
+    again.function()
+    assert (tmp_path / "starts").read_text() == "xx"
 
 
 def test_a_record_of_another_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
