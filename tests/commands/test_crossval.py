@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -12,10 +13,13 @@ from conftest import NNUNetFolders
 from filelock import FileLock
 
 from nnunet_semcl.cli import main
+from nnunet_semcl.commands import crossval
 from nnunet_semcl.commands.crossval import table_lines
+from nnunet_semcl.launchers.local import LocalLauncher
 from nnunet_semcl.launchers.training import ENDED, RUNNING, Training
 
 TRAINERS = ("nnUNetTrainerShort", "nnUNetTrainerDying", "SemCLTrainerManyEpochs")
+SUMMARY = '{"foreground_mean": {"Dice": 0.8125}}'
 LOGS = "crossval_nnUNetTinyPlans_2d"
 
 
@@ -85,7 +89,7 @@ def test_the_table(tmp_path: Path) -> None:
         return Training(trainer, fold, tmp_path / f"fold_{fold}", tmp_path / "log.txt", ())
 
     (tmp_path / "fold_0" / "validation").mkdir(parents=True)
-    (tmp_path / "fold_0" / "validation" / "summary.json").write_text('{"foreground_mean": {"Dice": 0.8125}}')
+    (tmp_path / "fold_0" / "validation" / "summary.json").write_text(SUMMARY)
     (tmp_path / "fold_2").mkdir()
     (tmp_path / "fold_2" / "training_log_1.txt").write_text("2026: Pretraining epoch 3 of 7\n")
     trainings = [training("nnUNetTrainer", "0"), *(training("SemCLTrainer", fold) for fold in "123")]
@@ -98,3 +102,38 @@ def test_the_table(tmp_path: Path) -> None:
         "SemCLTrainer   2     running       pretraining  4/7",
         "SemCLTrainer   3     waiting",
     ]
+
+
+def started(folder: Path, fold: str, script: str) -> Training:
+    return Training("a", fold, folder / f"fold_{fold}", folder / f"{fold}.txt", ("sh", "-c", script))
+
+
+def test_what_did_not_finish_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(crossval, "SECONDS", 0.02)
+    finish = f"mkdir -p {tmp_path}/fold_1/validation; echo '{SUMMARY}' > {tmp_path}/fold_1/validation/summary.json"
+    trainings = [started(tmp_path, "0", "exit 3"), started(tmp_path, "1", finish)]
+    assert crossval._run_all(LocalLauncher("cpu", ["0"]), trainings) == trainings[:1]
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"a +0 +died \(exit code 3\)", first)
+    assert re.fullmatch(r"a +1 +finished +0\.812", second)
+    # What is finished is not run again.
+    trainings[1].command = ("sh", "-c", f"touch {tmp_path / 'again'}")
+    assert crossval._run_all(LocalLauncher("cpu", ["0"]), trainings[1:]) == []
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_signal_ends_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(crossval, "SECONDS", 0.02)
+    before = signal.getsignal(signal.SIGTERM)
+    launcher = LocalLauncher("cpu", ["0"])
+    training = started(tmp_path, "0", f"kill {os.getpid()}; sleep 600")
+    with pytest.raises(SystemExit) as stopped:
+        crossval._run_all(launcher, [training])
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert all(process.poll() == -signal.SIGTERM for _, process in launcher.running.values())
+    assert "Stopped. Run the same command again" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
