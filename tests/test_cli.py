@@ -179,3 +179,22 @@ def test_arguments_that_do_not_parse_exit_with_2(arguments: list[str], capsys: p
         main(arguments)
     assert stop.value.code == 2
     assert "usage: nnunet-semcl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--time", "--cpus", "-np"])
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many"])
+def test_what_is_counted_is_one_or_more(option: str, number: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["crossval", "-d", "1", "-c", "2d", "-tr", "A", "B", "-o", "o", f"{option}={number}"])
+    assert ended.value.code == 2
+    assert f"argument {option}: {number} is not a whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_help_names_the_defaults_of_a_job(capsys: pytest.CaptureFixture) -> None:
+    from nnunet_semcl.launchers.slurm import JobOptions
+
+    with pytest.raises(SystemExit):
+        main(["crossval", "-h"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"goes on in the next one (default: {JobOptions(1).minutes})" in shown
+    assert f"of a job of Slurm (default: {JobOptions(1).cpus})" in shown

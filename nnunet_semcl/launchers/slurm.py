@@ -28,16 +28,16 @@ class JobOptions:
     """What a job asks for.
 
     Attributes:
+        gpus: 0 or 1.
         partition: None takes Slurm's default.
         minutes: after which a job is ended and queued again.
-        gpus: 0 or 1.
-        cpus: for nnU-Net's workers.
+        cpus: nnU-Net starts twelve workers where there are as many.
     """
 
-    partition: str | None
-    minutes: int
     gpus: int
-    cpus: int
+    partition: str | None = None
+    minutes: int = 24 * 60
+    cpus: int = 12
 
 
 class SlurmLauncher:

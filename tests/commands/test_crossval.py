@@ -67,8 +67,12 @@ def test_what_is_refused(folders: NNUNetFolders, capsys: pytest.CaptureFixture) 
         (["-c", "2d", "-tr", "nnUNetTrainerShort", "Absent"], "-tr Absent: nnU-Net finds no trainer of this name"),
         (["-c", "4d", *short], "no configuration '4d'"),
         (["-c", "2d", *short, "-f", "zero"], "fold: 'zero' is not 'all' or a whole number"),
-        (["-c", "2d", *short, "--jobs", "0"], "--jobs 0: at least one training"),
         (["-c", "2d", *short, "--partition", "gpu"], "--partition: only jobs of Slurm have one"),
+        (["-c", "2d", *short, "--cpus", "4"], "--cpus: only jobs of Slurm have them"),
+        (["-c", "2d", *short, "--gpus", "1"], "--gpus: -device cpu uses none"),
+        (["-c", "2d", *short, "--jobs", "2", "-device", "cuda"], "--jobs: each GPU runs one training"),
+        (["-c", "2d", *short, "--launcher", "slurm", "--gpus", "1"], "--gpus: Slurm chooses the GPUs"),
+        (["-c", "2d", *short, "--launcher", "slurm", "--jobs", "2"], "--jobs: Slurm runs as many jobs"),
     ):
         assert main([*start, *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -21,7 +21,7 @@ from nnunet_semcl.launchers import slurm
 from nnunet_semcl.launchers.slurm import JOBS, Job, JobOptions, SlurmLauncher
 from nnunet_semcl.launchers.training import ENDED, QUEUED, RUNNING, Training
 
-OPTIONS = JobOptions(partition=None, minutes=5, gpus=0, cpus=1)
+OPTIONS = JobOptions(gpus=0, minutes=5, cpus=1)
 # Counts its starts, and ends in order after SIGTERM, as our trainers do; the second time it gets through.
 PROGRAM = """
 import pathlib, signal, sys, time
@@ -132,7 +132,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_states_follow_the_queue(programs: Path, tmp_path: Path) -> None:
     trainings = [training(tmp_path, fold, "true") for fold in "01"]
-    first = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions("gpu", minutes=5, gpus=1, cpus=12))
+    first = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions(gpus=1, partition="gpu", minutes=5))
     first.launch(trainings)
     asked = (tmp_path / "slurm" / "1_submission.sh").read_text()
     for option in ("--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=12", "--time=5"):
@@ -155,7 +155,7 @@ def test_states_follow_the_queue(programs: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_submitted(programs: Path, tmp_path: Path) -> None:
-    refused = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions("absent", minutes=5, gpus=0, cpus=1))
+    refused = SlurmLauncher(tmp_path, "Dataset999_Phantom", JobOptions(gpus=0, partition="absent", minutes=5, cpus=1))
     with pytest.raises(InputError, match=r"Slurm refuses the job of a 0 \(.*invalid partition.*Correct --partition"):
         refused.launch([training(tmp_path, "0", "true")])
     assert refused.leave() == "No job runs."
