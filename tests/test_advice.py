@@ -31,7 +31,6 @@ from nnunet_semcl.commands.label_budget import add_label_budget
 from nnunet_semcl.commands.plan import write_preset_plans
 from nnunet_semcl.commands.unlabelled import preprocess_unlabelled
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.evaluation.dice_table import read_summary
 from nnunet_semcl.files.intact_cases import check_image, check_labelled_case
 from nnunet_semcl.files.model_folder import FINGERPRINT, check_model_folder
 from nnunet_semcl.files.training_input import check_training_input
@@ -367,18 +366,6 @@ def test_a_network_of_two_stages(folders: NNUNetFolders, make_trainer: MakeTrain
         assert np.isnan(loss("nnUNetTrainer"))
     assert np.isfinite(loss(found[1]))
     make_trainer(configuration="3d_fullres")
-
-
-def test_no_evaluation(folders: NNUNetFolders, follow: Follow) -> None:
-    predicted = folders.root / "predicted"
-    shutil.copytree(folders.raw / "labelsTs", predicted)
-    labels = {"liver": 1, "spleen": 2}
-    follow(message_of(lambda: read_summary(predicted / "summary.json", labels)))
-    (dice,) = read_summary(predicted / "summary.json", labels).values()
-    assert dice == dict.fromkeys(labels, 1.0)
-    labels["stomach"] = 3
-    follow(message_of(lambda: read_summary(predicted / "summary.json", labels)))
-    assert list(read_summary(predicted / "summary.json", labels).values()) == [dict.fromkeys(labels, 1.0)]
 
 
 def test_the_package_names_only_commands_that_nnunet_has() -> None:

@@ -137,10 +137,10 @@ def test_plan_doctor_and_demo_receive_their_arguments(monkeypatch: pytest.Monkey
     monkeypatch.setattr(doctor, "run_doctor", lambda dataset: 1)
     assert main(["doctor"]) == 1
 
-    folders: list[Path] = []
-    monkeypatch.setattr(demo, "run_demo", folders.append)
-    assert main(["demo"]) == main(["demo", "-o", "elsewhere"]) == 0
-    assert folders == [Path("nnunet_semcl_demo"), Path("elsewhere")]
+    demos = []
+    monkeypatch.setattr(demo, "run_demo", lambda *arguments: demos.append(arguments))
+    assert main(["demo"]) == main(["demo", "-o", "elsewhere", "--seed", "3"]) == 0
+    assert demos == [(Path("nnunet_semcl_demo"), 0), (Path("elsewhere"), 3)]
 
 
 def test_an_input_error_of_any_sub_command_is_printed_to_stderr(

@@ -1,4 +1,4 @@
-"""`nnunet-semcl demo`: from synthetic data to a table of Dice in minutes, with nnU-Net's own commands."""
+"""`nnunet-semcl demo`: from synthetic data to a report in minutes, with nnU-Net's own commands and ours."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ from pathlib import Path
 import torch
 
 from nnunet_semcl.commands.path import EXT_TRAINER, trainer_path
-from nnunet_semcl.commands.phantom import LABELS, write_phantom
+from nnunet_semcl.commands.phantom import write_phantom
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.evaluation.dice_table import dice_by_case, dice_table
-from nnunet_semcl.evaluation.overlay import draw_loss_curves, draw_overlay, read_steps
-from nnunet_semcl.pretraining.history import LOG_NAME
 
 MARKER = ".nnunet_semcl_demo"  # a file in every demo's folder: no folder without it is ever removed
 DATASET_ID = "999"
+CASES, LABELLED = 30, 2  # of five parts one is held out, so that 22 training cases are unlabelled
+SHAPE = (24, 40, 48)  # small enough for thousands of steps in minutes
 CONFIGURATION = "2d"  # with so few steps much better than 3d_fullres
 PLANS = "nnUNetTinyPlans"
 TRAINERS = ("nnUNetTrainerDemo", "SemCLTrainerDemo")
-STEPS = 8
+FOLD = "5"  # the first with few labels
+STEPS = 5
 LOG_LINES_SHOWN = 20
+NNUNET_SEMCL = (sys.executable, "-m", "nnunet_semcl.cli")
 
 
-def run_demo(folder: Path) -> None:
-    """Trains nnU-Net with and without pretraining on a phantom and prints the Dice of both on held-out cases.
+def run_demo(folder: Path, seed: int) -> None:
+    """Trains nnU-Net with and without pretraining on a phantom with few labels, and compares them on held-out cases.
 
-    Everything is written to the folder: data, trained networks, predictions, logs and figures. The demo takes about
-    five minutes on two CPU cores, and uses a GPU if one is available. It keeps those environment variables of the user
-    that only affect the speed of nnU-Net.
+    Everything is written to the folder: data, trained networks, logs, and the report of `nnunet-semcl compare`. The
+    demo keeps those environment variables of the user that only affect the speed of nnU-Net.
+
+    Args:
+        folder: of a previous demo, which is overwritten, or new.
+        seed: of the phantom, and of the choice of its labelled cases.
 
     Raises:
         InputError: the folder contains files that are not from a previous demo, or a command failed.
@@ -46,14 +50,17 @@ def run_demo(folder: Path) -> None:
     print(f"Demo in {folder}, on the {'GPU' if device == 'cuda' else 'CPU (about 5 minutes on two cores)'}")
 
     with _step(1, "Drawing a phantom data set"):
-        dataset = write_phantom(folder / "nnUNet_raw", int(DATASET_ID))
+        write_phantom(folder / "nnUNet_raw", int(DATASET_ID), CASES, test_cases=0, seed=seed, shape=SHAPE)
     environment = _environment(folder, device)
-    for number, (title, command) in enumerate(_commands(folder, dataset, device), start=2):
+    for number, (title, command) in enumerate(_commands(seed), start=2):
         with _step(number, title):
             run_logged(command, folder / "logs" / f"{number}_{title.replace(' ', '_')}.log", environment)
-    with _step(STEPS, "Evaluating"):
-        report = _evaluate(folder, dataset)
-    print(f"\n{report}\n\nEverything is in {folder} ({time.monotonic() - started:.0f} s)")
+    print(f"[{STEPS}/{STEPS}] Training with {LABELLED} labelled and {CASES * 4 // 5 - LABELLED} unlabelled cases")
+    trained = subprocess.run(_cross_validation(folder, device), env=environment, cwd=folder)
+    if trained.returncode != 0:
+        raise InputError("nnunet-semcl crossval: failed", "See the logs that it names above.")
+    print(f"Both trainers take the same number of optimiser steps. All files: {folder}")
+    print(f"{time.monotonic() - started:.0f} s")
 
 
 def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> None:
@@ -82,71 +89,31 @@ def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> No
         )
 
 
-def _commands(folder: Path, dataset: Path, device: str) -> Iterator[tuple[str, list[str]]]:
-    data = ["-d", DATASET_ID, "-c", CONFIGURATION]
+def _commands(seed: int) -> Iterator[tuple[str, list[str]]]:
+    """What comes before the trainings."""
     # one process: with so little data, starting another takes longer than its work
-    yield "Planning and preprocessing", ["nnUNetv2_plan_and_preprocess", *data, "-npfp", "1", "-np", "1"]
-    nnunet_semcl = [sys.executable, "-m", "nnunet_semcl.cli"]
-    yield "Making the plans smaller", [*nnunet_semcl, "plan", "-d", DATASET_ID, "--preset", "tiny"]
-    for trainer in TRAINERS:
-        train = ["nnUNetv2_train", DATASET_ID, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", device]
-        yield f"Training {trainer}", train
-    for trainer in TRAINERS:
-        predict = ["nnUNetv2_predict", *data, "-f", "0", "-tr", trainer, "-p", PLANS, "-device", device]
-        files = ["-i", str(dataset / "imagesTs"), "-o", str(folder / "predictions" / trainer)]
-        yield f"Predicting with {trainer}", [*predict, *files, "-npp", "0", "-nps", "0"]
+    plan = ["nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", CONFIGURATION, "-npfp", "1", "-np", "1"]
+    yield "Planning and preprocessing", plan
+    yield "Making the plans smaller", [*NNUNET_SEMCL, "plan", "-d", DATASET_ID, "--preset", "tiny"]
+    budget = ["label-budget", "-d", DATASET_ID, "--labelled", str(LABELLED), "--seed", str(seed)]
+    yield "Hiding labels", [*NNUNET_SEMCL, *budget]
+
+
+def _cross_validation(folder: Path, device: str) -> list[str]:
+    options = ["-d", DATASET_ID, "-c", CONFIGURATION, "-p", PLANS, "-tr", *TRAINERS, "-f", FOLD, "-device", device]
+    # on a CPU two trainings side by side, with a thread each, are done sooner than one after the other
+    side_by_side = [] if device == "cuda" else ["--jobs", "2"]
+    return [*NNUNET_SEMCL, "crossval", *options, *side_by_side, "-o", str(folder / "comparison")]
 
 
 def _environment(folder: Path, device: str) -> dict[str, str]:
     speed = {"nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
     if device == "cpu":
         # threads that busy-wait take the cores from the process that makes the batches
-        speed |= {"nnUNet_n_proc_DA": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        speed |= {"nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     trainers = {EXT_TRAINER: trainer_path(os.environ.get(EXT_TRAINER))}
     return speed | os.environ | folders | trainers | {"nnUNet_wandb_enabled": "0"}
-
-
-def _evaluate(folder: Path, dataset: Path) -> str:
-    """Draws the figures, and returns the report that it also writes to dice.txt."""
-    organs = {organ: value for organ, value in LABELS.items() if value > 0}
-    truth = dataset / "labelsTs"
-    predictions = {trainer: folder / "predictions" / trainer for trainer in TRAINERS}
-    folds = {
-        trainer: folder / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{CONFIGURATION}" / "fold_0"
-        for trainer in TRAINERS
-    }
-    dice = {trainer: dice_by_case(predicted, truth, organs) for trainer, predicted in predictions.items()}
-    case = min(dice[TRAINERS[0]])
-    overlay, curves = folder / "overlay.png", folder / "loss_curves.png"
-    draw_overlay(
-        dataset / "imagesTs" / f"{case}_0000.nii.gz",
-        truth / f"{case}.nii.gz",
-        {trainer: predicted / f"{case}.nii.gz" for trainer, predicted in predictions.items()},
-        organs,
-        {trainer: cases[case] for trainer, cases in dice.items()},
-        overlay,
-    )
-    draw_loss_curves(folds, LOG_NAME, curves)
-    steps = {trainer: read_steps(fold) for trainer, fold in folds.items()}
-    lines = [
-        f"Mean Dice of {len(dice[TRAINERS[0]])} held-out cases",
-        "",
-        dice_table(dice),
-        "",
-        *(
-            f"{trainer}: {done.total} optimiser steps"
-            + (f", {done.pretraining} of them in pretraining" if done.pretraining else "")
-            for trainer, done in steps.items()
-        ),
-        "A training this short shows how the commands work, not which trainer is better.",
-        "",
-        f"Loss curves: {curves}",
-        f"Ground truth and predictions: {overlay}",
-    ]
-    report = "\n".join(lines)
-    (folder / "dice.txt").write_text(report + "\n")
-    return report
 
 
 def _empty_folder(folder: Path) -> None:

@@ -59,10 +59,10 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path: Path, no_commands: N
     precious = tmp_path / "precious.txt"
     precious.write_text("mine")
     with pytest.raises(InputError, match=f"{tmp_path} contains files that are not from a previous demo.*with -o"):
-        demo.run_demo(tmp_path)
+        demo.run_demo(tmp_path, 0)
     assert [f.name for f in tmp_path.iterdir()] == ["precious.txt"]
     with pytest.raises(InputError, match=r"precious\.txt is a file, not a folder.*with -o"):
-        demo.run_demo(precious)
+        demo.run_demo(precious, 0)
     assert precious.read_text() == "mine"
 
 
@@ -72,17 +72,17 @@ def test_a_previous_demo_is_removed_and_an_empty_folder_is_used(
     (tmp_path / "empty").mkdir()
     for _ in range(2):
         with pytest.raises(InputError, match="stopped by the test"):
-            demo.run_demo(tmp_path / "empty")
+            demo.run_demo(tmp_path / "empty", 0)
         left = {f.name for f in (tmp_path / "empty").iterdir()}
         assert left == {demo.MARKER, "nnUNet_raw"}
-        (tmp_path / "empty" / "dice.txt").touch()  # gone again in the second round
-    assert "[1/8] Drawing a phantom data set ..." in capsys.readouterr().out
+        (tmp_path / "empty" / "comparison").touch()  # gone again in the second round
+    assert "[1/5] Drawing a phantom data set ..." in capsys.readouterr().out
 
 
 def test_a_failed_step_is_reported(tmp_path: Path, no_commands: None, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(InputError):
-        demo.run_demo(tmp_path / "demo")
-    assert capsys.readouterr().out.splitlines()[-1] == "[2/8] Planning and preprocessing ... failed"
+        demo.run_demo(tmp_path / "demo", 0)
+    assert capsys.readouterr().out.splitlines()[-1] == "[2/5] Planning and preprocessing ... failed"
 
 
 def test_environment_keeps_only_the_users_variables_for_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_environment_keeps_only_the_users_variables_for_speed(tmp_path: Path, mo
 
 
 def test_all_steps_are_counted(tmp_path: Path) -> None:
-    assert len(list(demo._commands(tmp_path, tmp_path / "data", "cpu"))) == demo.STEPS - 2
+    assert len(list(demo._commands(0))) == demo.STEPS - 2
 
 
 @pytest.fixture

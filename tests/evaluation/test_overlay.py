@@ -1,18 +1,15 @@
 """Overlays and loss curves as pictures."""
 
-import json
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 from matplotlib.image import imread
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.evaluation.overlay import draw_loss_curves, draw_overlay, most_organs, read_steps
-from nnunet_semcl.pretraining.history import LOG_NAME
+from nnunet_semcl.evaluation.overlay import draw_overlay, most_organs
 
 LABELS = {"liver": 1, "spleen": 2}
 DICE = {"A": {"liver": 0.5, "spleen": float("nan")}, "B": {"liver": 1.0, "spleen": 1.0}}
@@ -74,57 +71,3 @@ def test_most_organs_prefers_many_labels_then_many_voxels() -> None:
     segmentation[1, 0, :2] = 1, 2
     segmentation[2, 0, :3] = 1, 2, 2
     assert most_organs(segmentation) == 2
-
-
-def make_fold(folder: Path, epochs: int, pretraining: int = 0) -> Path:
-    """The files of a finished training: debug.json, checkpoint_final.pth and the log of pretraining."""
-    folder.mkdir()
-    debug = {"num_epochs": str(epochs), "num_iterations_per_epoch": "50"}
-    if pretraining:
-        debug["epochs"] = str({"pretraining": pretraining, "training": epochs})
-        records = [{"epoch": 0, "held_out_loss": 4.0}]
-        records += [{"epoch": e, "loss": 4 - e, "held_out_loss": 4.1 - e} for e in range(1, pretraining + 1)]
-        (folder / "pretraining_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    (folder / "debug.json").write_text(json.dumps(debug))
-    losses = [np.float32(1 / (1 + e)) for e in range(epochs)]
-    logging = {"train_losses": losses, "val_losses": losses, "mean_fg_dice": losses, "lrs": [0.01] * epochs}
-    torch.save({"logging": logging, "_best_ema": np.float64(0.5)}, folder / "checkpoint_final.pth")
-    return folder
-
-
-def test_steps_count_pretraining_and_training(tmp_path: Path) -> None:
-    stock = read_steps(make_fold(tmp_path / "stock", 7))
-    pretrained = read_steps(make_fold(tmp_path / "pretrained", 5, 2))
-    assert (stock.pretraining, stock.total) == (0, 350)
-    assert (pretrained.pretraining, pretrained.total) == (100, 350)
-    with pytest.raises(InputError, match=r"debug\.json, .*does not exist\. Train this fold"):
-        read_steps(tmp_path)
-
-
-def test_loss_curves(tmp_path: Path) -> None:
-    folds = {"nnU-Net": make_fold(tmp_path / "stock", 4), "SemCL": make_fold(tmp_path / "pretrained", 3, 1)}
-    both, stock = tmp_path / "both.png", tmp_path / "stock.png"
-    draw_loss_curves(folds, LOG_NAME, both)
-    draw_loss_curves({"nnU-Net": folds["nnU-Net"]}, LOG_NAME, stock)
-    assert imread(both).shape[1] > 1.3 * imread(stock).shape[1], "pretraining has its own panel"
-    assert colours(both) > colours(stock) > 0
-
-
-def test_loss_curves_need_a_finished_training(tmp_path: Path) -> None:
-    fold = make_fold(tmp_path / "fold", 2)
-    (fold / "checkpoint_final.pth").unlink()
-    with pytest.raises(InputError, match=r"checkpoint_final\.pth of a finished training does not exist\. Finish"):
-        draw_loss_curves({"A": fold}, LOG_NAME, tmp_path / "curves.png")
-
-
-def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
-    fold = make_fold(tmp_path / "fold", 2)
-
-    class Malicious:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "ran",))
-
-    torch.save({"logging": Malicious()}, fold / "checkpoint_final.pth")
-    with pytest.raises(InputError, match="Unsupported global"):
-        draw_loss_curves({"A": fold}, LOG_NAME, tmp_path / "curves.png")
-    assert not (tmp_path / "ran").exists()
