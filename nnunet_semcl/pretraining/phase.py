@@ -133,12 +133,12 @@ class PretrainingPhase:
             InputError: the checkpoint cannot be read, or is from other settings or another network.
         """
         content = load_safely(self.checkpoint, self.device, set(self._state()))
-        if content["settings"] != self.settings:
-            differing = sorted(
-                k
-                for k in self.settings.keys() | content["settings"].keys()
-                if self.settings.get(k) != content["settings"].get(k)
-            )
+        differing = sorted(
+            k
+            for k in self.settings.keys() | content["settings"].keys()
+            if self.settings.get(k) != content["settings"].get(k)
+        )
+        if differing:
             previous = ", ".join(f"{k} = {content['settings'].get(k)}" for k in differing)
             present = ", ".join(f"{k} = {self.settings.get(k)}" for k in differing)
             raise InputError(
