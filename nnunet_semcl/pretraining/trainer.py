@@ -37,11 +37,13 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
     Attributes:
         phase_names: names of all phases that the method may have.
         Settings: the method's settings.
+        needs_labels: whether pretraining needs labelled cases.
         num_epochs: as nnU-Net's, but of all phases together; after `initialize` those of nnU-Net's training alone.
         num_iterations_per_epoch: as nnU-Net's, and in each phase.
     """
 
     Settings: type[MethodSettings]
+    needs_labels = True
     phase_names: tuple[str, ...] = ("pretraining",)
     _pretraining_is_done = False  # whether this run continues or validates what comes after it
     _drawn_seed: int | None = None
