@@ -54,7 +54,7 @@ class MethodSettings:
     Attributes:
         by_section: the settings class of every imported method, by section.
         phases: names of the phases that share the epochs with nnU-Net's training.
-        papers: name -> paper in APA style, for those who use the pretrained weights.
+        citations: papers of the method, for those who use the pretrained weights; as nnssl writes them.
         shares: phase -> its share of all epochs, nnU-Net's training gets the rest; with None the trainer divides them.
         learning_rate: AdamW's peak learning rate, reached after the warm-up.
         weight_decay: AdamW's weight decay.
@@ -66,7 +66,7 @@ class MethodSettings:
     by_section: ClassVar[dict[str, type[MethodSettings]]] = {}
     section: ClassVar[str]
     phases: ClassVar[tuple[str, ...]] = ("pretraining",)
-    papers: ClassVar[dict[str, str]] = {}
+    citations: ClassVar[list[dict[str, Any]]] = []
 
     shares: Mapping[str, float] | None = setting(None)
     learning_rate: float = setting(RATE)

@@ -27,6 +27,7 @@ from nnunet_semcl.pretraining.semi_supervised_trainer import SemiSupervisedTrain
 from nnunet_semcl.pretraining.settings import MethodSettings
 from nnunet_semcl.pretraining.start_from import Start, read_start
 from nnunet_semcl.pretraining.task import PretrainingTask
+from nnunet_semcl.pretraining.wandb_run import wandb_run
 
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
 
@@ -119,8 +120,7 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         self.num_epochs = self.epochs[TRAINING]
         self.seed_everything()
         super().initialize()
-        file = self.method_settings.start_from
-        # What --c continues has begun with it.
+        file = self.method_settings.start_from  # what --c continues has begun with it
         if file is not None and not self._pretraining_is_done and not self.interrupted_phases():
             self._start = read_start(Path(file), self.planned_network, self.dataset_json)
             self._start.apply(self.planned_network, self.print_to_log_file)
@@ -174,7 +174,8 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
                 phase.resume()
                 done = phase.records[-1]["epoch"]
                 self.print_to_log_file(f"{phase.name.capitalize()} continues after epoch {done}: {phase.checkpoint}")
-            phase.run()
+            with wandb_run(self.logger, phase) as phase.track:
+                phase.run()
             phase.task.remove_additions()
             self.seed_everything()  # what the next phase draws does not depend on phases that --c leaves out
         if phase is None:
@@ -287,13 +288,12 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
 
     def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:
         network, channels = self.planned_network, cast("int", self.num_input_channels)
-        papers = self.Settings.papers.items()
         content = {
             "network_weights": network.state_dict(),
             "trainer_name": type(self).__name__,
             "init_args": self.my_init_kwargs,
             "pretraining": settings,
-            "citations": [{"type": "Pretraining", "name": name, "apa_citations": [paper]} for name, paper in papers],
+            "citations": self.Settings.citations,
             **adaptation_entry(network, self.configuration_manager, self.configuration_name, channels),
         }
         save_atomically(content, path)

@@ -32,11 +32,17 @@ class IDEALSettings(MethodSettings, section="ideal"):
         ramp: share of nnU-Net's training during which that weight rises.
     """
 
-    papers: ClassVar = {
-        "IDEAL": "Basak, H., Chattopadhyay, S., Kundu, R., Nag, S., & Mallipeddi, R. (2023). IDEAL: Improved dense "
-        "local contrastive learning for semi-supervised medical image segmentation. IEEE International Conference on "
-        "Acoustics, Speech and Signal Processing (ICASSP). https://arxiv.org/abs/2210.15075"
-    }
+    citations: ClassVar = [
+        {
+            "type": "Pretraining",
+            "name": "IDEAL",
+            "apa_citations": [
+                "Basak, H., Chattopadhyay, S., Kundu, R., Nag, S., & Mallipeddi, R. (2023). IDEAL: Improved dense "
+                "local contrastive learning for semi-supervised medical image segmentation. IEEE International "
+                "Conference on Acoustics, Speech and Signal Processing (ICASSP). https://arxiv.org/abs/2210.15075"
+            ],
+        }
+    ]
 
     patches_per_batch: int = setting(whole(FEWEST_PATCHES, " (locations of other images repel)"))
     locations: int = setting(COUNT)
