@@ -16,6 +16,7 @@ from nnunet_semcl.arguments import (
     label_budget,
     path,
     plan,
+    pretrain,
     unlabelled,
 )
 from nnunet_semcl.errors import InputError
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     path.add(commands)
     commands.add_parser("train", help="run nnUNetv2_train with the trainers of this package")
     commands.add_parser("predict", help="run nnUNetv2_predict with the trainers of this package")
-    for command in (plan, label_budget, convert, unlabelled, export, crossval, compare, doctor, demo):
+    for command in (plan, label_budget, convert, unlabelled, pretrain, export, crossval, compare, doctor, demo):
         command.add(commands)
     return parser
 

@@ -27,11 +27,16 @@ def add(commands: Commands) -> None:
         "-c", nargs="+", metavar="CONFIGURATION", help="configurations (default: all that are preprocessed)"
     )
     add_plans(parser)
+    parser.add_argument(
+        "--like",
+        metavar="DATASET",
+        help="for a data set without any label: the one whose plans it takes; -d is then a new name, Dataset018_Scans",
+    )
     parser.add_argument("-np", type=positive, metavar="N", help="number of processes (default: nnU-Net's)")
 
 
 def _run(args: argparse.Namespace) -> int:
     from nnunet_semcl.commands.unlabelled import preprocess_unlabelled
 
-    left_out = preprocess_unlabelled(args.d, args.i, args.c, args.p, args.np)
+    left_out = preprocess_unlabelled(args.d, args.i, args.c, args.p, args.np, args.like)
     return 1 if left_out else 0

@@ -26,12 +26,13 @@ from nnunet_semcl.data.unlabelled import (
 )
 from nnunet_semcl.errors import InputError, access_error
 from nnunet_semcl.files.advice import preprocess_command
+from nnunet_semcl.files.dataset_like import create_dataset_like
 from nnunet_semcl.files.datasets import channel_names, find_dataset, read_dataset_json
 from nnunet_semcl.files.json_files import write_json
 from nnunet_semcl.files.plans import read_plans, resolve_configuration
 from nnunet_semcl.files.preprocessed import preprocessed_cases
 from nnunet_semcl.files.raw_images import UnusableImageError, check_image, find_images, one_line
-from nnunet_semcl.files.training_input import check_training_input
+from nnunet_semcl.files.training_input import check_configuration, check_training_input
 from nnunet_semcl.process_pool import ProcessPool
 
 PARTS = ".part-"  # prefix of the temporary folder of a case that is being preprocessed
@@ -61,33 +62,35 @@ def preprocess_unlabelled(
     configurations: list[str] | None = None,
     plans_identifier: str = "nnUNetPlans",
     num_processes: int | None = None,
+    like: str | None = None,
 ) -> dict[str, str]:
     """Preprocesses the images of a folder for each configuration, and prints a summary.
 
     Complete cases are not preprocessed again, so a second call continues an interrupted one.
 
     Args:
-        dataset_name_or_id: a data set in nnUNet_preprocessed.
+        dataset_name_or_id: a data set in nnUNet_preprocessed; with `like` the name of a new one.
         images: folder of images, named as in nnU-Net's imagesTr.
-        configurations: None for all configurations with preprocessed labelled cases.
+        configurations: None for all configurations with preprocessed labelled cases; with `like` for all.
         plans_identifier: of the data set's plans.
         num_processes: None for nnU-Net's default.
+        like: the data set whose plans one without labels takes; None for a data set with plans of its own.
 
     Returns:
         Case -> reason, for the cases that were left out.
 
     Raises:
-        InputError: see `find_images`, `check_unlabelled` and `check_training_input`. A case has labels in the data
-            set. The number of processes is invalid, or a process was killed.
+        InputError: see `find_images`, `check_unlabelled`, `create_dataset_like` and `check_training_input`. A case has
+            labels in the data set. The number of processes is invalid, or a process was killed.
     """
     num_processes = default_num_processes if num_processes is None else num_processes
     if num_processes < 1:
         raise InputError(f"-np {num_processes}: at least one process is needed", "Give 1 or more, or leave -np out.")
-    dataset = find_dataset(dataset_name_or_id)
-    plans, dataset_json = _read_dataset(dataset, plans_identifier)
-    n_channels = len(channel_names(dataset_json))
-    by_folder = _configurations_by_folder(dataset, plans, plans_identifier, configurations)
-    files = find_images(images, dataset_json["file_ending"], n_channels)
+    source = find_dataset(like or dataset_name_or_id)
+    plans, dataset_json = _read_dataset(source, plans_identifier)
+    files = find_images(images, dataset_json["file_ending"], len(channel_names(dataset_json)))
+    dataset = create_dataset_like(dataset_name_or_id, source, plans_identifier) if like else source
+    by_folder = _configurations_by_folder(dataset, plans, plans_identifier, configurations, bool(like))
     for folder, (configuration, *_) in by_folder.items():
         manager = plans.get_configuration(configuration)
         _check_no_labels(images, files, dataset / manager.data_identifier)
@@ -134,18 +137,21 @@ def _read_dataset(dataset: Path, plans_identifier: str) -> tuple[PlansManager, d
 
 
 def _configurations_by_folder(
-    dataset: Path, plans: PlansManager, plans_identifier: str, named: list[str] | None
+    dataset: Path, plans: PlansManager, plans_identifier: str, named: list[str] | None, no_labels: bool
 ) -> dict[Path, list[str]]:
     """Folder of unlabelled cases -> names of the configurations that use it."""
     for name in named or ():
-        check_training_input(dataset.name, name, plans_identifier, "all")
+        if no_labels:
+            check_configuration(dataset.name, name, plans_identifier)
+        else:
+            check_training_input(dataset.name, name, plans_identifier, "all")
     source = dataset / f"{plans_identifier}.json"
     by_folder: dict[Path, list[str]] = {}
     names: dict[Path, str] = {}
     for name in dict.fromkeys(named or plans.available_configurations):
         data = dataset / resolve_configuration(plans.plans, name, source, any_depth=True)["data_identifier"]
         names.setdefault(data, name)
-        if preprocessed_cases(data):
+        if no_labels or preprocessed_cases(data):
             by_folder.setdefault(unlabelled_folder(dataset, plans.get_configuration(name)), []).append(name)
     if not by_folder:
         raise InputError(

@@ -51,7 +51,7 @@ def check_cases_are_intact(
     Raises:
         InputError: see `check_image` and `check_labelled_case`.
     """
-    record = labelled[0].parent.parent / RECORD
+    record = next(iter((*labelled, *unlabelled))).parent.parent / RECORD
     expected = {"channels": channels, "labels": list(labels)}
     known = _read_record(record, expected)
     checks: list[Check] = [(partial(check_labelled_case, case, channels, labels), _files(case)) for case in labelled]

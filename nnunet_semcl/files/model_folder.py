@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -9,6 +11,7 @@ from nnunet_semcl.errors import InputError, access_error
 from nnunet_semcl.files.datasets import id_of
 
 FINGERPRINT = "dataset_fingerprint.json"
+PREVIOUS_RUN = "previous_run"
 WRITTEN_BY_NNUNET = ("plans.json", "dataset.json", FINGERPRINT)
 
 
@@ -36,3 +39,15 @@ def check_model_folder(folder: Path, preprocessed: Path) -> None:
                 file.open("ab").close()
     except OSError as problem:
         raise access_error(problem, file, "nnUNet_results") from problem
+
+
+def set_checkpoints_aside(fold: Path) -> tuple[int, Path]:
+    """Moves a fold's checkpoints to a new folder previous_run_1, _2, ... Returns their number, and the folder."""
+    checkpoints = list(fold.glob("checkpoint_*.pth"))
+    number = next(number for number in itertools.count(1) if not (fold / f"{PREVIOUS_RUN}_{number}").exists())
+    aside = fold / f"{PREVIOUS_RUN}_{number}"
+    if checkpoints:
+        aside.mkdir()
+    for checkpoint in checkpoints:
+        os.replace(checkpoint, aside / checkpoint.name)
+    return len(checkpoints), aside

@@ -21,6 +21,19 @@ def check_training_input(dataset_name_or_id: str, configuration: str, plans_iden
     Raises:
         InputError: something that would make nnU-Net fail later with a traceback.
     """
+    data = check_configuration(dataset_name_or_id, configuration, plans_identifier)
+    check_cases(data, configuration, plans_identifier, fold)
+
+
+def check_configuration(dataset_name_or_id: str, configuration: str, plans_identifier: str) -> Path:
+    """Checks the data set, its plans and the configuration.
+
+    Returns:
+        The folder of the configuration's preprocessed cases, which may not exist.
+
+    Raises:
+        InputError: one of them is missing or invalid.
+    """
     folder = find_dataset(dataset_name_or_id)
     source = folder / f"{plans_identifier}.json"
     plans = read_plans(source, any_version=True)
@@ -30,10 +43,9 @@ def check_training_input(dataset_name_or_id: str, configuration: str, plans_iden
             f"{source} has no configuration {configuration!r}, only {names or 'an empty list of them'}",
             "Use one of these." if names else plan_again(source),
         )
-    # A trainer without deep supervision needs no depth; ours check it themselves.
-    data = folder / resolve_configuration(plans, configuration, source, any_depth=True)["data_identifier"]
     read_dataset_json(folder)
-    check_cases(data, configuration, plans_identifier, fold)
+    # A trainer without deep supervision needs no depth; ours check it themselves.
+    return folder / resolve_configuration(plans, configuration, source, any_depth=True)["data_identifier"]
 
 
 def check_cases(data: Path, configuration: str, plans_identifier: str, fold: int | str) -> None:

@@ -10,6 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_semcl.errors import access_error
 from nnunet_semcl.files.datasets import check_dataset_json
 from nnunet_semcl.files.plans import resolve_configuration
+from nnunet_semcl.pretraining.wandb_run import wandb_group
 
 
 class ClassAttributeTrainer(nnUNetTrainer):
@@ -33,8 +34,10 @@ class ClassAttributeTrainer(nnUNetTrainer):
         dataset = plans.get("dataset_name")
         resolve_configuration(plans, configuration, f"{dataset}/{plans.get('plans_name')}.json")
         check_dataset_json(dataset_json, f"{dataset}/dataset.json")
+        model = f"{type(self).__name__}__{plans.get('plans_name')}__{configuration}"
         try:
-            super().__init__(plans, configuration, fold, dataset_json, device)
+            with wandb_group(f"{dataset} {model} fold_{fold}"):
+                super().__init__(plans, configuration, fold, dataset_json, device)
         except OSError as error:
             raise access_error(error, Path(error.filename), "nnUNet_results") from error
         for name in vars(self):

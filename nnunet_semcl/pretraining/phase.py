@@ -54,6 +54,7 @@ class PretrainingPhase:
         write_checkpoints: False writes no checkpoint (nnU-Net's --disable_checkpointing).
         log: writes a line to nnU-Net's log file.
         compile: whether to use torch.compile.
+        track: gets the figures of each epoch, besides the log.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PretrainingPhase:
     write_checkpoints: bool
     log: Callable[[str], None]
     compile: bool = False
+    track: Callable[[Record], None] | None = None
 
     def __post_init__(self) -> None:
         forward: nn.Module = cast("nn.Module", torch.compile(self.task)) if self.compile else self.task
@@ -124,6 +126,8 @@ class PretrainingPhase:
             self._save()
             if rank() == 0:
                 write_history(self.folder, self.name, self.records)
+            if self.track is not None:
+                self.track(self.records[-1])
             self._log_epoch()
 
     def resume(self) -> None:
@@ -133,12 +137,12 @@ class PretrainingPhase:
             InputError: the checkpoint cannot be read, or is from other settings or another network.
         """
         content = load_safely(self.checkpoint, self.device, set(self._state()))
-        if content["settings"] != self.settings:
-            differing = sorted(
-                k
-                for k in self.settings.keys() | content["settings"].keys()
-                if self.settings.get(k) != content["settings"].get(k)
-            )
+        differing = sorted(
+            k
+            for k in self.settings.keys() | content["settings"].keys()
+            if self.settings.get(k) != content["settings"].get(k)
+        )
+        if differing:
             previous = ", ".join(f"{k} = {content['settings'].get(k)}" for k in differing)
             present = ", ".join(f"{k} = {self.settings.get(k)}" for k in differing)
             raise InputError(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
@@ -28,6 +32,7 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
     """
 
     use_unlabelled = True
+    images_alone = False  # whether the data set has no labelled case at all: then there is only pretraining
 
     def check_input(self) -> None:
         """Checks the fold's cases, without reading them.
@@ -35,10 +40,18 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
         Raises:
             InputError: the fold or one of its cases is missing or invalid.
         """
-        data = Path(self.preprocessed_dataset_folder)
-        check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
+        if not self.images_alone:
+            data = Path(self.preprocessed_dataset_folder)
+            check_cases(data, self.configuration_name, self.plans_manager.plans_name, self.fold)
         if self.is_cascaded:
             self._check_previous_stage()
+
+    def initialize(self) -> None:
+        with _format_of_unlabelled_cases() if self.images_alone else nullcontext():
+            super().initialize()
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        return ([], []) if self.images_alone else super().do_split()
 
     def _check_previous_stage(self) -> None:
         """Checks that the previous stage of the cascade has predicted the fold's cases."""
@@ -124,3 +137,14 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
 
     def _images_of(self, cases: list[str]) -> dict[str, Path]:
         return {case: Path(self.preprocessed_dataset_folder, case) for case in cases}
+
+
+@contextmanager
+def _format_of_unlabelled_cases() -> Iterator[None]:
+    """Spares nnU-Net to infer the format of labelled cases from their files, where there are none."""
+    infer = nnunet.infer_dataset_class
+    nnunet.infer_dataset_class = lambda folder: nnUNetDatasetBlosc2
+    try:
+        yield
+    finally:
+        nnunet.infer_dataset_class = infer

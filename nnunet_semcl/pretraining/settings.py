@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.rules import RATE, SHARE, Rule, json_type
+from nnunet_semcl.rules import RATE, SHARE, TEXT, Rule, json_type
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -54,19 +54,28 @@ class MethodSettings:
     Attributes:
         by_section: the settings class of every imported method, by section.
         phases: names of the phases that share the epochs with nnU-Net's training.
+        citations: papers of the method, for those who use the pretrained weights; as nnssl writes them.
         shares: phase -> its share of all epochs, nnU-Net's training gets the rest; with None the trainer divides them.
         learning_rate: AdamW's peak learning rate, reached after the warm-up.
         weight_decay: AdamW's weight decay.
+        start_from: file of a checkpoint of this package, of nnU-Net or of nnssl, whose weights the network starts with
+            as far as they fit.
         reasons: why each setting has its value, for the log.
     """
 
     by_section: ClassVar[dict[str, type[MethodSettings]]] = {}
     section: ClassVar[str]
     phases: ClassVar[tuple[str, ...]] = ("pretraining",)
+    citations: ClassVar[list[dict[str, Any]]] = []
 
     shares: Mapping[str, float] | None = setting(None)
     learning_rate: float = setting(RATE)
     weight_decay: float = setting(SHARE, 1e-2, "torch's default for AdamW")
+    start_from: str | None = setting(
+        Rule("the file of a checkpoint, or null", lambda value: value is None or TEXT.holds(value)),
+        None,
+        "nnU-Net's random weights",
+    )
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __init_subclass__(cls, section: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import secrets
 import zlib
 from abc import ABC, abstractmethod
@@ -19,17 +17,19 @@ from torch.utils.data import Dataset
 
 from nnunet_semcl.distributed import all_gather_object, barrier
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.adaptation_plan import adaptation_entry
 from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
 from nnunet_semcl.files.json_files import read_json, write_json
-from nnunet_semcl.files.model_folder import check_model_folder
+from nnunet_semcl.files.model_folder import check_model_folder, set_checkpoints_aside
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.schedule import TRAINING, divide_epochs
 from nnunet_semcl.pretraining.semi_supervised_trainer import SemiSupervisedTrainer
 from nnunet_semcl.pretraining.settings import MethodSettings
+from nnunet_semcl.pretraining.start_from import Start, read_start
 from nnunet_semcl.pretraining.task import PretrainingTask
+from nnunet_semcl.pretraining.wandb_run import wandb_run
 
 PRETRAINED_NAME = "checkpoint_pretrained.pth"
-PREVIOUS_RUN = "previous_run"
 
 
 class PretrainingTrainer(SemiSupervisedTrainer, ABC):
@@ -38,14 +38,17 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
     Attributes:
         phase_names: names of all phases that the method may have.
         Settings: the method's settings.
+        needs_labels: whether pretraining needs labelled cases.
         num_epochs: as nnU-Net's, but of all phases together; after `initialize` those of nnU-Net's training alone.
         num_iterations_per_epoch: as nnU-Net's, and in each phase.
     """
 
     Settings: type[MethodSettings]
+    needs_labels = True
     phase_names: tuple[str, ...] = ("pretraining",)
     _pretraining_is_done = False  # whether this run continues or validates what comes after it
     _drawn_seed: int | None = None
+    _start: Start | None = None
 
     @abstractmethod
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
@@ -117,6 +120,10 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         self.num_epochs = self.epochs[TRAINING]
         self.seed_everything()
         super().initialize()
+        file = self.method_settings.start_from  # what --c continues has begun with it
+        if file is not None and not self._pretraining_is_done and not self.interrupted_phases():
+            self._start = read_start(Path(file), self.planned_network, self.dataset_json)
+            self._start.apply(self.planned_network, self.print_to_log_file)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         # nnU-Net's own checkpoints, for --c and --val, are later than any phase.
@@ -145,6 +152,9 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
                 f"{self.plans_manager.plans_name}.json: {network} is not a network with an encoder and a decoder",
                 "Plan one of nnU-Net's U-Nets, or train with -tr nnUNetTrainer.",
             )
+        if self._start is not None:
+            self._start.check_is_in(self.planned_network)
+            self._start = None  # a copy of the weights
         self.check_cases_are_intact()
         folder = Path(self.output_folder)
         anew = not self.logger.resume
@@ -164,7 +174,8 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
                 phase.resume()
                 done = phase.records[-1]["epoch"]
                 self.print_to_log_file(f"{phase.name.capitalize()} continues after epoch {done}: {phase.checkpoint}")
-            phase.run()
+            with wandb_run(self.logger, phase) as phase.track:
+                phase.run()
             phase.task.remove_additions()
             self.seed_everything()  # what the next phase draws does not depend on phases that --c leaves out
         if phase is None:
@@ -178,23 +189,23 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
     def is_past(self, phase: str) -> bool:
         """Whether --c continues in a later phase than this one, which then need not be built again."""
         later = self.phase_names[self.phase_names.index(phase) + 1 :]
-        return bool(self.logger.resume) and any(Path(self.output_folder, checkpoint_name(n)).is_file() for n in later)
+        return any(name in later for name in self.interrupted_phases())
+
+    def interrupted_phases(self) -> list[str]:
+        """Returns the phases of which --c finds a checkpoint."""
+        folder = Path(self.output_folder)
+        return [name for name in self.phase_names if self.logger.resume and (folder / checkpoint_name(name)).is_file()]
 
     def set_previous_run_aside(self) -> None:
         """Moves a previous run's checkpoints away, so that --c finds only checkpoints of the present run.
 
         A run that writes no checkpoint leaves them where they are.
         """
-        folder = Path(self.output_folder)
-        checkpoints = list(folder.glob("checkpoint_*.pth"))
-        if self.disable_checkpointing or not checkpoints:
+        if self.disable_checkpointing:
             return
-        number = next(number for number in itertools.count(1) if not (folder / f"{PREVIOUS_RUN}_{number}").exists())
-        aside = folder / f"{PREVIOUS_RUN}_{number}"
-        aside.mkdir()
-        for checkpoint in checkpoints:
-            os.replace(checkpoint, aside / checkpoint.name)
-        self.print_to_log_file(f"Moved {len(checkpoints)} checkpoints of a previous run to {aside}")
+        number, aside = set_checkpoints_aside(Path(self.output_folder))
+        if number:
+            self.print_to_log_file(f"Moved {number} checkpoints of a previous run to {aside}")
 
     def build_phase(
         self,
@@ -276,12 +287,13 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         self.print_to_log_file(f"Pretraining is already done: loaded its weights from {path}")
 
     def _save_pretrained(self, path: Path, settings: dict[str, Any]) -> None:
-        save_atomically(
-            {
-                "network_weights": self.planned_network.state_dict(),
-                "trainer_name": type(self).__name__,
-                "init_args": self.my_init_kwargs,
-                "pretraining": settings,
-            },
-            path,
-        )
+        network, channels = self.planned_network, cast("int", self.num_input_channels)
+        content = {
+            "network_weights": network.state_dict(),
+            "trainer_name": type(self).__name__,
+            "init_args": self.my_init_kwargs,
+            "pretraining": settings,
+            "citations": self.Settings.citations,
+            **adaptation_entry(network, self.configuration_manager, self.configuration_name, channels),
+        }
+        save_atomically(content, path)

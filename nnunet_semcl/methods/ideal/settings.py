@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
@@ -30,6 +31,18 @@ class IDEALSettings(MethodSettings, section="ideal"):
         consistency: weight of the consistency loss between the two decoders, after the ramp-up.
         ramp: share of nnU-Net's training during which that weight rises.
     """
+
+    citations: ClassVar = [
+        {
+            "type": "Pretraining",
+            "name": "IDEAL",
+            "apa_citations": [
+                "Basak, H., Chattopadhyay, S., Kundu, R., Nag, S., & Mallipeddi, R. (2023). IDEAL: Improved dense "
+                "local contrastive learning for semi-supervised medical image segmentation. IEEE International "
+                "Conference on Acoustics, Speech and Signal Processing (ICASSP). https://arxiv.org/abs/2210.15075"
+            ],
+        }
+    ]
 
     patches_per_batch: int = setting(whole(FEWEST_PATCHES, " (locations of other images repel)"))
     locations: int = setting(COUNT)

@@ -43,6 +43,7 @@ class IDEALTrainer(PretrainingTrainer):
     """
 
     Settings = IDEALSettings
+    needs_labels = False
     use_consistency = True
     batch_size: int
     oversample_foreground_percent: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
@@ -48,6 +48,17 @@ class SemCLSettings(MethodSettings, section="semcl"):
     """
 
     phases = ("coarse", "pretraining")
+    citations: ClassVar = [
+        {
+            "type": "Pretraining",
+            "name": "SemCL",
+            "apa_citations": [
+                "Lee, H. H., Tang, Y., Yang, Q., Yu, X., Cai, L. Y., Remedios, L. W., Bao, S., Landman, B. A., & "
+                "Huo, Y. (2023). Semantic-aware contrastive learning for multi-object medical image segmentation. IEEE "
+                "Journal of Biomedical and Health Informatics, 27(9), 4444-4453. https://arxiv.org/abs/2106.01596"
+            ],
+        }
+    ]
 
     query_size: tuple[int, ...] = setting(None, needs=QUERIES)
     queries_per_batch: int = setting(whole(FEWEST_QUERIES, " (two objects with two queries each)"), needs=QUERIES)
