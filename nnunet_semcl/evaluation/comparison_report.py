@@ -117,10 +117,11 @@ def _number(value: float, measure: str, sign: str = "") -> str:
 def _iou_cells(comparison: Comparison, iou: IoU) -> list[tuple[str, ...]]:
     """A header and a row for each class and mean: the IoU of each side, and the differences to the first one."""
     first, *others = comparison.sides
-    rows = [("IoU of all cases", *comparison.sides, *(f"{side} - {first}" for side in others))]
+    differences = [f"{side} - {first}" for side in others] if len(others) > 1 else ["difference"]
+    rows = [("IoU of all cases", *comparison.sides, *differences)]
     for name, values in iou.items():
-        differences = (_number(value - values[0], "Dice", "+") for value in values[1:])
-        rows.append((name, *(_number(value, "Dice") for value in values), *differences))
+        gains = (_number(value - values[0], "Dice", "+") for value in values[1:])
+        rows.append((name, *(_number(value, "Dice") for value in values), *gains))
     return rows
 
 
