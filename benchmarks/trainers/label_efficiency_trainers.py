@@ -121,6 +121,13 @@ class SemCL_noUnlabelled(SemCL):
     use_unlabelled = False
 
 
+class SemCL_unfilled(SemCL):
+    """SemCL whose ignored voxels stay ignored in labelled cases; its steps are divided as if they were filled."""
+
+    def _pseudo_labelled(self, labelled: Cases, *args: Any) -> list[Cases]:
+        return [labelled, *super()._pseudo_labelled(labelled, *args)[1:]]
+
+
 class SelfTraining(SemCL):
     """SemCL without its contrast: what the masks of unlabelled cases and copy-paste give by themselves."""
 

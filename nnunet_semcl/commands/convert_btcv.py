@@ -6,10 +6,8 @@ scans, register at https://www.synapse.org/Synapse:syn3193805 and download Abdom
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -21,10 +19,10 @@ import SimpleITK as sitk
 from nibabel.dataobj_images import DataobjImage
 from nibabel.filebasedimages import ImageFileError
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
-from nnunetv2.paths import nnUNet_raw
 from tqdm import tqdm
 
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.files.raw_dataset import free_folder, new_dataset
 
 T = TypeVar("T")
 
@@ -70,11 +68,11 @@ def convert_btcv(rawdata: Path, dataset_id: int) -> Path:
         The folder of the data set.
 
     Raises:
-        InputError: before anything is written. nnUNet_raw is not set, or the id is in use. A file is missing, unknown
+        InputError: before anything is written, see also `free_folder`. A file is missing, unknown
             or unreadable. An image and its label differ in geometry, an image has a value that is not finite, or a
             label has a value other than 0 to 13.
     """
-    folder = _free_folder(dataset_id)
+    folder = free_folder(dataset_id, "BTCV")
     root = _find_training(rawdata).parent
     images = _find_scans(root / "Training", "img", TRAINING)
     labels = _find_scans(root / "Training", "label", TRAINING)
@@ -92,8 +90,7 @@ def convert_btcv(rawdata: Path, dataset_id: int) -> Path:
     copies = {f"imagesTr/{CASES[number]}_0000.nii.gz": file for number, file in images.items()}
     copies |= {f"labelsTr/{CASES[number]}.nii.gz": file for number, file in labels.items()}
     copies |= {f"imagesTs/{CASES[number]}_0000.nii.gz": file for number, file in tests.items()}
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".btcv-") as temporary:
-        new = Path(temporary) / folder.name
+    with new_dataset(folder) as new:
         for name, file in _progress(copies.items(), "copies"):
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, new / name)
@@ -109,29 +106,10 @@ def convert_btcv(rawdata: Path, dataset_id: int) -> Path:
             license="see reference",
             converted_by="nnunet-semcl",
         )
-        os.replace(new, folder)
     print(
         f"Wrote {folder}: {len(images)} labelled and {len(tests)} unlabelled cases\n"
         f"Next: nnUNetv2_plan_and_preprocess -d {dataset_id}"
     )
-    return folder
-
-
-def _free_folder(dataset_id: int) -> Path:
-    raw = nnUNet_raw.get()
-    if not raw or not Path(raw).is_dir():
-        raise InputError(
-            f"nnUNet_raw={raw} is not a folder" if raw else "nnUNet_raw is not set",
-            "Set it to the folder of nnU-Net's raw data: export nnUNet_raw=/path/to/nnUNet_raw",
-        )
-    if not 1 <= dataset_id <= 999:
-        raise InputError(f"-d {dataset_id}: an id of nnU-Net is from 1 to 999", "Choose an unused id.")
-    folder = Path(raw) / f"Dataset{dataset_id:03d}_BTCV"
-    for other in Path(raw).glob(f"{folder.name[:10]}_*"):
-        raise InputError(
-            f"{other}: a data set with the id {dataset_id} exists already",
-            "Choose another id with -d, or move that folder away.",
-        )
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.data.components import keep_largest_components
 from nnunet_semcl.data.lazy_segmentation import FULL, LazySegmentation
+from nnunet_semcl.errors import first_names
 from nnunet_semcl.files.atomic import atomic_write
 from nnunet_semcl.files.cases import UNKNOWN, Object, labels_of, open_case, subsample
 
@@ -112,6 +113,26 @@ class PseudoLabelledCases:
         image, file, missing = self.images[identifier], Path(self.source_folder, identifier), self.missing[identifier]
         segmentation = _segmentation(image, file, self.trust, missing)
         return segmentation.image, segmentation, None, self._properties[identifier]
+
+    def report(self) -> Iterator[str]:
+        """Yields sentences on what was found, for the log."""
+        folder = Path(self.source_folder).name
+        for obj, count in self.skipped.items():
+            yield (
+                f"Object {obj}: too few confident voxels in {count} of {len(self.images)} predictions (fewer than "
+                f"{self.trust.least[obj]})"
+            )
+        left_out = [case for case in self.images if case not in self.missing]
+        if left_out:
+            yield (
+                f"Left out of {folder}, since no object was found: {len(left_out)} of {len(self.images)} cases "
+                f"({first_names(left_out)})"
+            )
+        incomplete = sum(map(bool, self.missing.values()))
+        yield (
+            f"Pseudo-labels in {folder}: {self.supervised_share:.0%} of voxels supervise. In {incomplete} of "
+            f"{len(self.identifiers)} cases objects are missing, and background may be one of them."
+        )
 
 
 def least_voxels(sizes: Sequence[int]) -> int:

@@ -18,12 +18,14 @@ from tqdm import tqdm
 from nnunet_semcl.errors import InputError, first_names
 from nnunet_semcl.evaluation.comparison import Comparison
 from nnunet_semcl.evaluation.comparison_report import as_text, write_report
+from nnunet_semcl.evaluation.dataset_iou import Overlaps, dataset_iou, overlaps_of
 from nnunet_semcl.evaluation.metrics import Measures, measures_of
 from nnunet_semcl.evaluation.overlay import draw_overlay
 from nnunet_semcl.files.groups import check_group, group_of
 from nnunet_semcl.files.segmentations import find_segmentations
 from nnunet_semcl.process_pool import ProcessPool
 
+BACKGROUND = "background"  # nnU-Net's name for the label 0
 DRAWN = 2  # cases that gained most, and as many that lost most
 
 
@@ -78,7 +80,7 @@ def compare_cases(
     classes = {
         name: tuple(np.ravel(value).tolist())
         for name, value in dataset_json["labels"].items()
-        if name not in ("background", "ignore")
+        if name not in (BACKGROUND, "ignore")
     }
     reader = determine_reader_writer_from_dataset_json(dataset_json, str(truth[cases[0]]), verbose=False)
     measure = partial(
@@ -94,30 +96,31 @@ def compare_cases(
             "Run the command again with a smaller -np.",
         ) from error
     values = {
-        name: {case: of_sides[number] for case, of_sides in zip(cases, measured, strict=True)}
+        name: {case: of_sides[number][0] for case, of_sides in zip(cases, measured, strict=True)}
         for number, name in enumerate(sides)
     }
     comparison = Comparison(values, options.group)
+    iou = dataset_iou({name: [of[number][1] for of in measured] for number, name in enumerate(sides)}, BACKGROUND)
     units = len({group_of(case, options.group) for case in cases})
     about.append(
         f"{len(cases)} cases{f' of {units} groups' if options.group else ''}; surface Dice within "
         f"{options.tolerance:g} mm."
     )
-    print("\n".join(("", *about, "", as_text(comparison))))
+    print("\n".join(("", *about, "", as_text(comparison, iou))))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=f".{options.output.name}.") as temporary:
         folder = Path(temporary, "report")
         folder.mkdir()
         pictures = _pictures(comparison, sides, truth, images, ending, classes, Path(temporary)) if images else {}
-        write_report(comparison, about, pictures, folder)
+        write_report(comparison, iou, about, pictures, folder)
         os.replace(folder, options.output)
-    print(f"Report: {options.output / 'index.html'}, report.md and cases.csv beside it")
+    print(f"Report: {options.output / 'index.html'}, report.md, cases.csv and iou.csv beside it")
 
 
 def _measure(
     job: tuple[Path, list[Path]], reader: type, classes: dict[str, tuple[int, ...]], ignore: int | None, mm: float
-) -> list[dict[str, Measures]]:
-    """Measures of each side's prediction of a case, by class."""
+) -> list[tuple[dict[str, Measures], Overlaps]]:
+    """Measures of each side's prediction of a case, and its overlaps with the truth, by class."""
     truth, predictions = job
     true, about = reader().read_seg(str(truth))
     measured = []
@@ -130,12 +133,12 @@ def _measure(
                 "Give predictions of the same images.",
             )
         annotated = true[0] != ignore
-        measured.append(
-            {
-                name: measures_of(np.isin(found[0], labels) & annotated, np.isin(true[0], labels), about["spacing"], mm)
-                for name, labels in classes.items()
-            }
-        )
+        measures = {
+            name: measures_of(np.isin(found[0], labels) & annotated, np.isin(true[0], labels), about["spacing"], mm)
+            for name, labels in classes.items()
+        }
+        of_all = {BACKGROUND: (0,), **classes}
+        measured.append((measures, overlaps_of(found[0][annotated], true[0][annotated], of_all)))
     return measured
 
 

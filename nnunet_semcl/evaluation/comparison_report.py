@@ -27,6 +27,7 @@ HOW_TO_READ = (
     "Surface Dice and distances are MONAI's; a distance is not defined where one side has no voxel of a class. Several "
     "trainings say more about a method than several cases of one."
 )
+HOW_TO_READ_IOU = "IoU of the whole data set: intersections and unions are added up over all cases, then divided."
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --even: #8881; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
@@ -57,34 +58,47 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 
 
-def as_text(comparison: Comparison) -> str:
-    """A table for the terminal: Dice of each class, and the means of all measures."""
+IoU = Mapping[str, Sequence[float]]
+"""Class or mean -> IoU of each side, see `dataset_iou`."""
+
+
+def as_text(comparison: Comparison, iou: IoU) -> str:
+    """Tables for the terminal: Dice of each class, the means of all measures, and IoU of the whole data set."""
     first = comparison.sides[0]
     shown = [row for row in comparison.rows if row.of_class == MEAN or row.measure == "Dice"]
-    lines = []
+    tables = []
     for side in dict.fromkeys(row.side for row in shown):
         table: list[tuple[str, ...]] = [("", first, side, "difference", "95 %", "p", "n")]
-        table += [_cells(row) for row in shown if row.side == side]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for cells in table:
-            texts = [cells[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
-            lines.append("  ".join(texts).rstrip())
-        lines.append("")
-    return "\n".join(lines)
+        tables.append(table + [_cells(row) for row in shown if row.side == side])
+    tables.append(_iou_cells(comparison, iou))
+    return "\n".join(map(_aligned, tables))
 
 
-def write_report(comparison: Comparison, about: Sequence[str], pictures: Mapping[str, bytes], folder: Path) -> None:
-    """Writes report.md, cases.csv and index.html, which needs no other file.
+def _aligned(table: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for cells in table:
+        texts = [cells[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
+        lines.append("  ".join(texts).rstrip() + "\n")
+    return "".join(lines)
+
+
+def write_report(
+    comparison: Comparison, iou: IoU, about: Sequence[str], pictures: Mapping[str, bytes], folder: Path
+) -> None:
+    """Writes report.md, cases.csv, iou.csv and index.html, which needs no other file.
 
     Args:
         comparison: what to report.
+        iou: of the same sides.
         about: sentences on what was compared.
         pictures: case -> PNG, of the cases that gained and lost most.
         folder: exists and is empty.
     """
-    (folder / "report.md").write_text(_markdown(comparison, about))
+    (folder / "report.md").write_text(_markdown(comparison, iou, about))
     (folder / "cases.csv").write_text(_csv(comparison), newline="")
-    (folder / "index.html").write_text(_page(comparison, about, pictures))
+    (folder / "iou.csv").write_text(_iou_csv(comparison, iou), newline="")
+    (folder / "index.html").write_text(_page(comparison, iou, about, pictures))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -100,7 +114,18 @@ def _number(value: float, measure: str, sign: str = "") -> str:
     return "-" if np.isnan(value) else format(value, f"{sign}.{2 if UNIT[measure] else 3}f")
 
 
-def _markdown(comparison: Comparison, about: Sequence[str]) -> str:
+def _iou_cells(comparison: Comparison, iou: IoU) -> list[tuple[str, ...]]:
+    """A header and a row for each class and mean: the IoU of each side, and the differences to the first one."""
+    first, *others = comparison.sides
+    differences = [f"{side} - {first}" for side in others] if len(others) > 1 else ["difference"]
+    rows = [("IoU of all cases", *comparison.sides, *differences)]
+    for name, values in iou.items():
+        gains = (_number(value - values[0], "Dice", "+") for value in values[1:])
+        rows.append((name, *(_number(value, "Dice") for value in values), *gains))
+    return rows
+
+
+def _markdown(comparison: Comparison, iou: IoU, about: Sequence[str]) -> str:
     lines = [f"# {' and '.join(comparison.sides)}", "", *about, "", HOW_TO_READ]
     for side in comparison.sides[1:]:
         lines += ["", f"## {side} - {comparison.sides[0]}", ""]
@@ -110,6 +135,8 @@ def _markdown(comparison: Comparison, about: Sequence[str]) -> str:
                 name, *cells = _cells(row)
                 bold = "**" if row.of_class == MEAN else ""
                 lines.append(f"| {bold}{name.strip()}{bold} | {' | '.join(cells)} |")
+    header, *rows = (f"| {' | '.join(cells)} |" for cells in _iou_cells(comparison, iou))
+    lines += ["", HOW_TO_READ_IOU, "", header, "|---" * (2 * len(comparison.sides)) + "|", *rows]
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +152,16 @@ def _csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def _page(comparison: Comparison, about: Sequence[str], pictures: Mapping[str, bytes]) -> str:
+def _iou_csv(comparison: Comparison, iou: IoU) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("class", *comparison.sides))
+    for name, values in iou.items():
+        writer.writerow((name, *("" if np.isnan(value) else repr(value) for value in values)))
+    return text.getvalue()
+
+
+def _page(comparison: Comparison, iou: IoU, about: Sequence[str], pictures: Mapping[str, bytes]) -> str:
     title = escape(" and ".join(comparison.sides))
     parts = [
         "<!doctype html>",
@@ -145,6 +181,8 @@ def _page(comparison: Comparison, about: Sequence[str], pictures: Mapping[str, b
             cells = _cells(mean)
             summary = escape(f"{cells[0]} {cells[1]} → {cells[2]}, {cells[3]} {cells[4]}")
             parts.append(f"<details{is_open}><summary>{summary}</summary>{table}</details>")
+    sides, *rows = _iou_cells(comparison, iou)
+    parts.append(f"<h2>IoU</h2><p>{HOW_TO_READ_IOU}</p>{_table(sides, [(row[0] == MEAN, row) for row in rows])}")
     parts.append(f"<h2>Cases</h2>{_cases_table(comparison)}")
     if pictures:
         parts.append("<h2>Cases that gained and lost most</h2>")

@@ -104,7 +104,9 @@ def _files(case: Path) -> list[Path]:
 
 
 def _segmentation(case: Path) -> Path:
-    return case.with_name(f"{case.name}_seg.b2nd")
+    """The file that holds the segmentation; an older nnU-Net saved one file for both."""
+    image = _file(case)
+    return image if image.suffix == ".npz" else case.with_name(f"{case.name}_seg.b2nd")
 
 
 def check_image(case: Path, channels: int) -> tuple[int, ...]:
@@ -147,12 +149,7 @@ def check_labelled_case(case: Path, channels: int, labels: Collection[int]) -> N
             other labels; the properties cannot be read, lack a key, or name voxels outside the image.
     """
     shape = check_image(case, channels)
-    file = _file(case)
-    if file.suffix == ".npz":
-        segmentation = _read(file, lambda: np.load(file)["seg"])
-    else:
-        file = _segmentation(case)
-        segmentation = _read(file, lambda: blosc2.open(str(file), mode="r")[:])
+    file, segmentation = _segmentation(case), read_segmentation(case)
     if segmentation.shape != (1, *shape):
         raise InputError(
             f"{file}: the shape {segmentation.shape} does not match the image, which needs {(1, *shape)}",
@@ -166,6 +163,19 @@ def check_labelled_case(case: Path, channels: int, labels: Collection[int]) -> N
         )
     file = case.with_name(f"{case.name}.pkl")
     _check_properties(file, _read(file, lambda: pickle.loads(file.read_bytes())), shape)
+
+
+def read_segmentation(case: Path) -> np.ndarray:
+    """Reads the segmentation (1, X, Y, Z) of a labelled case.
+
+    Args:
+        case: the file without extension.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    file = _segmentation(case)
+    return _read(file, lambda: np.load(file)["seg"] if file.suffix == ".npz" else blosc2.open(str(file), mode="r")[:])
 
 
 def _check_properties(file: Path, properties: Any, shape: tuple[int, ...]) -> None:

@@ -24,11 +24,29 @@ from nnunet_semcl.files.training_input import check_cases
 from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
 
 
+def check_images(images: dict[str, Path], kind: str) -> None:
+    """Checks that cases have a preprocessed image.
+
+    Args:
+        images: case -> image file without extension.
+        kind: of the cases, for the error.
+
+    Raises:
+        InputError: an image is missing.
+    """
+    missing = [case for case, image in images.items() if not has_image(image)]
+    if missing:
+        raise InputError(
+            f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} {kind} cases have none)",
+            missing_case(images[missing[0]].parent),
+        )
+
+
 class SemiSupervisedTrainer(InterruptibleTrainer):
     """Finds the images of labelled, unlabelled and held-out cases.
 
     Attributes:
-        use_unlabelled: whether to use unlabelled cases.
+        use_unlabelled: whether to use unlabelled cases, and in SemCL ignored voxels of labelled ones.
     """
 
     use_unlabelled = True
@@ -112,13 +130,7 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
         hidden = hidden_cases(dataset / "splits_final.json", self.fold)
         images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
         images |= {case: dataset / configuration.data_identifier / case for case in hidden}
-        missing = [case for case, image in images.items() if not has_image(image)]
-        if missing:
-            raise InputError(
-                f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} unlabelled cases have "
-                "none)",
-                missing_case(images[missing[0]].parent),
-            )
+        check_images(images, "unlabelled")
         return images
 
     @property

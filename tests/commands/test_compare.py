@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
+from sklearn.metrics import jaccard_score
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.process_pool import ProcessPool
@@ -85,7 +86,7 @@ def test_the_report(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{DATASET}, 2d, nnUNetPlans, fold 0, 1." in printed
     assert "3 cases of 2 groups; surface Dice within 2 mm." in printed
     report = tmp_path / "report"
-    assert {file.name for file in report.iterdir()} == {"report.md", "cases.csv", "index.html"}
+    assert {file.name for file in report.iterdir()} == {"report.md", "cases.csv", "iou.csv", "index.html"}
     rows = list(csv.DictReader((report / "cases.csv").open()))
     assert len(rows) == 3 * 2 * 2
     assert {row["group"] for row in rows} == {"p1", "p2"}
@@ -104,6 +105,36 @@ def test_the_report(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     expected = f"| **Dice** | {means['Old']:.3f} | {means['New']:.3f} | {means['New'] - means['Old']:+.3f} |"
     assert expected in (report / "report.md").read_text()
     assert re.search(rf"Dice +{means['Old']:.3f} +{means['New']:.3f} +\{means['New'] - means['Old']:+.3f}", printed)
+
+
+def test_iou_is_of_all_voxels_but_the_ignored(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    labels = LABELS | {"ignore": 3}
+    truths = {}
+    for file in (tmp_path / "preprocessed" / DATASET / "gt_segmentations").iterdir():
+        truths[file.name] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        truths[file.name][:, :6] = 3
+        write(truths[file.name], file)
+    for file in (*results.glob("*/dataset.json"), tmp_path / "preprocessed" / DATASET / "dataset.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": labels}))
+    assert run(tmp_path, *BOTH) == 0
+    printed, report = capsys.readouterr().out, tmp_path / "report"
+    rows = {row["class"]: row for row in csv.DictReader((report / "iou.csv").open())}
+    assert [*rows] == ["background", "liver", "spleen", "mean", "mean with background"]
+    true = np.concatenate([truths[name].ravel() for name in sorted(truths)])
+    expected = []
+    for side in ("Old", "New"):
+        files = {file.name: file for file in results.glob(f"{side}__*/*/validation/*.nii.gz")}
+        found = [sitk.GetArrayFromImage(sitk.ReadImage(str(files[name]))).ravel() for name in sorted(truths)]
+        of_classes = jaccard_score(true[true < 3], np.concatenate(found)[true < 3], average=None)
+        for name, value in zip(LABELS, of_classes, strict=True):
+            assert float(rows[name][side]) == pytest.approx(value, rel=1e-12)
+        expected.append(of_classes.mean())
+        assert float(rows["mean"][side]) == pytest.approx(of_classes[1:].mean(), rel=1e-12)
+    old, new = expected
+    cells = [f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}"]
+    assert f"| mean with background | {' | '.join(cells)} |" in (report / "report.md").read_text()
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in (report / "index.html").read_text()
+    assert re.search(r"mean with background\s+" + r"\s+".join(map(re.escape, cells)), printed)
 
 
 class Page(HTMLParser):

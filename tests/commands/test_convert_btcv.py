@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -240,9 +241,9 @@ def test_an_invalid_id_and_an_unset_raw_folder_are_rejected(
 def test_a_failed_copy_leaves_nothing(original: Path, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Path, target: Path) -> None:
         target.write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"cannot write .*Dataset017_BTCV: No space left"):
         convert_btcv(original, 17)
     assert not os.listdir(raw)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
 
 import torch
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from nnunet_semcl.losses.deep_supervision import levels_of
 from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
+from nnunet_semcl.methods.semcl.voxel_batches import possible_classes
 from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.networks.attention_stem import remove_attention_stem
 from nnunet_semcl.networks.decoder_features import DecoderFeatures
@@ -63,6 +67,31 @@ class SemCLTask(PretrainingTask):
         self.to(next(network.parameters()).device)
         if voxels is not None:
             self.last = DecoderFeatures(self.decoder)
+
+    @classmethod
+    def from_settings(
+        cls, network: nn.Module, settings: Mapping[str, Any], labels: LabelManager, segmentation_loss: nn.Module | None
+    ) -> SemCLTask:
+        """Builds the contrasts that SemCL's settings ask for; `labels` are those of the network's output."""
+        objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
+        channels = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers[-1].in_channels
+        voxels: VoxelContrast | MemoryContrast | None = None
+        if objective == "memory":
+            voxels = MemoryContrast(
+                channels,
+                possible_classes(labels),
+                dim,
+                temperature,
+                settings["memory"],
+                settings["sure"] if settings["segmentation"] else 1.0,
+                labels.has_regions,
+            )
+        elif objective in ("voxel", "both"):
+            voxels = VoxelContrast(channels, dim, temperature)
+        objects = None
+        if objective in ("object", "both"):
+            objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, settings["use_attention"])
+        return cls(network, voxels, objects, settings["contrast_weight"], segmentation_loss)
 
     @torch.compiler.disable(recursive=False)
     def forward(self, batch: SemCLBatch) -> dict[str, torch.Tensor]:

@@ -8,34 +8,32 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.data.components import examined_cases, sizes_and_single_components
+from nnunet_semcl.data.filled_cases import FilledCases, ignored_shares
 from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, Trust, is_saved, least_voxels, maybe_background
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
-from nnunet_semcl.errors import InputError, first_names
-from nnunet_semcl.evaluation.mask_picture import draw_masks
+from nnunet_semcl.errors import InputError
+from nnunet_semcl.evaluation.mask_picture import draw_masks, label_values
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
 from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
 from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
 from nnunet_semcl.methods.semcl.image_labels import read_image_labels
-from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
-from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
 from nnunet_semcl.methods.semcl.query_batches import QueryBatches
 from nnunet_semcl.methods.semcl.query_views import QueryViews
 from nnunet_semcl.methods.semcl.settings import SemCLSettings
 from nnunet_semcl.methods.semcl.task import SemCLTask
-from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches, possible_classes
-from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
+from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches
 from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.semi_supervised_trainer import check_images
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
@@ -50,8 +48,9 @@ WITHOUT_CHECKPOINTS = "without_checkpoints"
 class SemCLTrainer(PretrainingTrainer):
     """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596).
 
-    The attention masks come from the labels. If the fold has unlabelled cases, a coarse training comes first and
-    predicts their masks. After half of the pretraining, the pretrained network predicts them again.
+    The attention masks come from the labels. If the fold has unlabelled cases, or labelled ones with ignored voxels, a
+    coarse training comes first and predicts what is not labelled. After half of the pretraining, the pretrained network
+    predicts it again.
 
     Attributes:
         use_attention: whether the encoder sees an object's mask in addition to the image.
@@ -83,8 +82,8 @@ class SemCLTrainer(PretrainingTrainer):
                 "training, but masks of unlabelled cases need a coarse model",
                 'Raise "coarse", or set coarse_model.',
             )
-        if coarse_model is not None and self.unlabelled_images():
-            self.find_unlabelled_images(named_model(Path(coarse_model), self).configuration_manager)
+        if coarse_model is not None and self._images_to_predict(self.configuration_manager):
+            self._images_to_predict(named_model(Path(coarse_model), self).configuration_manager)
 
     def set_previous_run_aside(self) -> None:
         super().set_previous_run_aside()
@@ -102,10 +101,13 @@ class SemCLTrainer(PretrainingTrainer):
 
     def epoch_shares(self, settings: SemCLSettings) -> tuple[dict[str, float], str]:
         unlabelled = len(self.unlabelled_images())
+        ignored = sum(self._ignored_shares.values())
         cases = len(self.do_split()[0]) + unlabelled
-        few = min(1, unlabelled / cases / FEW)  # from 0, all labels, to 1, few labels
+        few = min(1, (unlabelled + ignored) / cases / FEW)  # from 0, all labels, to 1, few labels
         shares = {phase: round(few * FEW_LABELS[phase] + (1 - few) * ALL_LABELS[phase], 3) for phase in FEW_LABELS}
         reason = f"{unlabelled} of {cases} training cases are unlabelled"
+        if ignored:
+            reason += f", and ignored voxels of the others count as {ignored:.1f} more"
         if settings.coarse_model is not None:
             shares = {"coarse": 0.0, "pretraining": shares["coarse"] + shares["pretraining"]}
             reason += ", and the coarse model is given"
@@ -113,7 +115,6 @@ class SemCLTrainer(PretrainingTrainer):
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()
-        unlabelled = self.unlabelled_images()
         settings = self.pretraining_settings()
         objects = occurring_objects(labelled, self._objects())
         seen = set(labelled.identifiers) & set(validation.identifiers)  # fold all
@@ -127,7 +128,9 @@ class SemCLTrainer(PretrainingTrainer):
         epochs = self.epochs["pretraining"]
         if not epochs:
             return
-        if not unlabelled:
+        if not self._images_to_predict(self.configuration_manager):
+            if self._ignored_shares:
+                self.print_to_log_file("Ignored voxels stay ignored: no epoch is left for a coarse training")
             yield self._contrast_phase("pretraining", [labelled], held_out, objects, epochs)
             return
         refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
@@ -135,10 +138,10 @@ class SemCLTrainer(PretrainingTrainer):
         if not (self.is_past("pretraining") and self._has_masks(REFINED_MASKS)):
             if settings["coarse_model"] is None and not (self.is_past("coarse") and self._has_masks(COARSE_MASKS)):
                 yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
-            cases = [labelled, *self._pseudo_labelled(self._coarse_model(), trust, COARSE_MASKS)]
+            cases = self._pseudo_labelled(labelled, self._coarse_model(), trust, COARSE_MASKS)
             yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
         if refinement:
-            cases = [labelled, *self._pseudo_labelled(own_model(self), trust, REFINED_MASKS)]
+            cases = self._pseudo_labelled(labelled, own_model(self), trust, REFINED_MASKS)
             yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
 
     def _trust(self, labelled: Cases, objects: list[Object]) -> Trust:
@@ -154,40 +157,19 @@ class SemCLTrainer(PretrainingTrainer):
         return Trust(self._labels_with_ignore, least, single_component, self.masks_background)
 
     def _has_masks(self, folder_name: str) -> bool:
-        return all(is_saved(self._masks_folder / folder_name / case) for case in self.unlabelled_images())
+        predicted = self._images_to_predict(self.configuration_manager)
+        return all(is_saved(self._masks_folder / folder_name / case) for case in predicted)
 
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
     ) -> PretrainingPhase:
         labels = self._labels_of(cases)
-        task = self._contrast_task(labels)
+        settings = self.pretraining_settings()
+        loss = self._segmentation_loss(labels) if settings["segmentation"] else None
+        task = SemCLTask.from_settings(self.planned_network, settings, self.label_manager, loss)
         batches = self._contrast_batches(name, cases, objects, labels)
         held_out_batches = self._contrast_batches(name, [held_out], objects, labels) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
-
-    def _contrast_task(self, labels: LabelManager) -> SemCLTask:
-        settings = self.pretraining_settings()
-        objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
-        network = self.planned_network
-        channels = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers[-1].in_channels
-        voxels: VoxelContrast | MemoryContrast | None = None
-        if objective == "memory":
-            voxels = MemoryContrast(
-                channels,
-                possible_classes(self.label_manager),
-                dim,
-                temperature,
-                settings["memory"],
-                settings["sure"] if settings["segmentation"] else 1.0,
-                self.label_manager.has_regions,
-            )
-        elif objective in ("voxel", "both"):
-            voxels = VoxelContrast(channels, dim, temperature)
-        objects = None
-        if objective in ("object", "both"):
-            objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, self.use_attention)
-        loss = self._segmentation_loss(labels) if settings["segmentation"] else None
-        return SemCLTask(network, voxels, objects, settings["contrast_weight"], loss)
 
     def _supervised_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, epochs: int, copy_paste: bool = False
@@ -233,43 +215,47 @@ class SemCLTrainer(PretrainingTrainer):
         named = self.pretraining_settings()["coarse_model"]
         return own_model(self) if named is None else named_model(Path(named), self)
 
-    def _pseudo_labelled(self, model: nnUNetPredictor, trust: Trust, folder_name: str) -> list[Cases]:
-        """Returns the unlabelled cases with a model's masks; an empty list if the model finds no object in any case."""
-        unlabelled = self.unlabelled_images()
-        folder = self._masks_folder / folder_name
-        images = self.find_unlabelled_images(model.configuration_manager)
-        predict_pseudo_labels(model, images, unlabelled, self, folder, trust)
-        cases = PseudoLabelledCases(unlabelled, folder, trust)
-        for obj, count in cases.skipped.items():
-            self.print_to_log_file(
-                f"Object {obj}: too few confident voxels in {count} of {len(unlabelled)} predictions (fewer than "
-                f"{trust.least[obj]})"
-            )
-        left_out = [case for case in unlabelled if case not in cases.missing]
-        if left_out:
-            self.print_to_log_file(
-                f"Left out of {folder_name}, since no object was found: {len(left_out)} of {len(unlabelled)} cases "
-                f"({first_names(left_out)})"
-            )
-        incomplete = sum(map(bool, cases.missing.values()))
-        self.print_to_log_file(
-            f"Pseudo-labels in {folder_name}: {cases.supervised_share:.0%} of voxels supervise. In {incomplete} of "
-            f"{len(cases.identifiers)} cases objects are missing, and background may be one of them."
-        )
-        if not cases.identifiers:
-            return []
-        if rank() == 0:
-            ignore_label = cast("int", self._labels_with_ignore.ignore_label)
-            draw_masks(cases, self._label_values(), ignore_label, folder.with_name(f"{folder_name}.png"))
-        return [cases]
+    @cached_property
+    def _ignored_shares(self) -> dict[str, float]:
+        """Labelled training case -> share of its voxels that are ignored, for the cases that hold any."""
+        ignore_label = self.label_manager.ignore_label
+        if ignore_label is None or not self.takes_unlabelled:
+            return {}
+        return ignored_shares(self._images_of(self.do_split()[0]), ignore_label)
 
-    def _label_values(self) -> dict[str, int]:
-        """Name -> value of each foreground label; with regions, which share values, the values are the names."""
-        labels = self.label_manager
-        if labels.has_regions:
-            return {f"label {value}": int(value) for value in labels.all_labels if value > 0}
-        values = {name: int(np.ravel(value)[0]) for name, value in labels.label_dict.items()}  # [1] is 1 to nnU-Net
-        return {name: value for name, value in values.items() if value in labels.foreground_labels}
+    def _images_to_predict(self, configuration: ConfigurationManager) -> dict[str, Path]:
+        """Case -> image, of unlabelled cases and of labelled ones with ignored voxels; empty without a coarse model."""
+        if not (self.takes_unlabelled and (self.epochs["coarse"] or self.pretraining_settings()["coarse_model"])):
+            return {}
+        folder = Path(self.preprocessed_dataset_folder_base, configuration.data_identifier)
+        incomplete = {case: folder / case for case in self._ignored_shares}
+        check_images(incomplete, "labelled")
+        return self.find_unlabelled_images(configuration) | incomplete
+
+    def _pseudo_labelled(self, labelled: Cases, model: nnUNetPredictor, trust: Trust, folder_name: str) -> list[Cases]:
+        """Returns the labelled cases, with a model's labels at ignored voxels, and unlabelled ones with its masks.
+
+        The latter are left out if the model finds no object in any of them.
+        """
+        folder = self._masks_folder / folder_name
+        images = self._images_to_predict(self.configuration_manager)
+        seen_by_model = self._images_to_predict(model.configuration_manager)
+        predict_pseudo_labels(model, seen_by_model, images, self, folder, trust)
+        unlabelled = PseudoLabelledCases(self.unlabelled_images(), folder, trust)
+        incomplete = PseudoLabelledCases({case: images[case] for case in self._ignored_shares}, folder, trust)
+        ignore_label = cast("int", self._labels_with_ignore.ignore_label)
+        for line in unlabelled.report() if unlabelled.images else ():
+            self.print_to_log_file(line)
+        if incomplete.images:
+            labelled = filled = FilledCases(labelled, incomplete, ignore_label)
+            self.print_to_log_file(
+                f"Labelled cases with ignored voxels: {len(incomplete.images)}. Pseudo-labels of {folder_name} fill "
+                f"{filled.filled_share:.0%} of these voxels"
+            )
+        shown = unlabelled if unlabelled.identifiers else incomplete
+        if shown.identifiers and rank() == 0:
+            draw_masks(shown, label_values(self.label_manager), ignore_label, folder.with_name(f"{folder_name}.png"))
+        return [labelled, *([unlabelled] if unlabelled.identifiers else [])]
 
     def _contrast_batches(
         self, phase: str, cases: list[Cases], objects: list[Object], labels: LabelManager
