@@ -12,8 +12,10 @@ from nnunet_semcl.arguments import (
     crossval,
     demo,
     doctor,
+    embed,
     export,
     label_budget,
+    next_case,
     path,
     plan,
     unlabelled,
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     path.add(commands)
     commands.add_parser("train", help="run nnUNetv2_train with the trainers of this package")
     commands.add_parser("predict", help="run nnUNetv2_predict with the trainers of this package")
-    for command in (plan, label_budget, convert, unlabelled, export, crossval, compare, doctor, demo):
+    for command in (plan, label_budget, convert, unlabelled, export, crossval, compare, embed, next_case, doctor, demo):
         command.add(commands)
     return parser
 

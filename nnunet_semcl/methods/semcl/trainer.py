@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
@@ -22,6 +21,7 @@ from nnunet_semcl.distributed import own_share, rank
 from nnunet_semcl.errors import InputError, first_names
 from nnunet_semcl.evaluation.mask_picture import draw_masks
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
+from nnunet_semcl.files.datasets import label_values
 from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
@@ -260,16 +260,8 @@ class SemCLTrainer(PretrainingTrainer):
             return []
         if rank() == 0:
             ignore_label = cast("int", self._labels_with_ignore.ignore_label)
-            draw_masks(cases, self._label_values(), ignore_label, folder.with_name(f"{folder_name}.png"))
+            draw_masks(cases, label_values(self.label_manager), ignore_label, folder.with_name(f"{folder_name}.png"))
         return [cases]
-
-    def _label_values(self) -> dict[str, int]:
-        """Name -> value of each foreground label; with regions, which share values, the values are the names."""
-        labels = self.label_manager
-        if labels.has_regions:
-            return {f"label {value}": int(value) for value in labels.all_labels if value > 0}
-        values = {name: int(np.ravel(value)[0]) for name, value in labels.label_dict.items()}  # [1] is 1 to nnU-Net
-        return {name: value for name, value in values.items() if value in labels.foreground_labels}
 
     def _contrast_batches(
         self, phase: str, cases: list[Cases], objects: list[Object], labels: LabelManager

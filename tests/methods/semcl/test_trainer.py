@@ -12,7 +12,6 @@ import torch
 from conftest import MakeTrainer, NNUNetFolders
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
@@ -274,16 +273,3 @@ def test_one_patch_per_process_is_a_warning(folders: NNUNetFolders, make_trainer
     next(trainer.pretraining_phases())
     log = next(folders.fold("SemCLTrainerShort", "2d").glob("training_log*.txt")).read_text()
     assert "WARNING: no copy-paste: it takes two patches" in log
-
-
-@pytest.mark.parametrize(
-    ("labels", "order", "expected"),
-    [
-        ({"background": 0, "a": 1, "b": [2], "ignore": 3}, None, {"a": 1, "b": 2}),
-        ({"background": 0, "whole": [1, 2], "core": 2}, [1, 2], {"label 1": 1, "label 2": 2}),
-    ],
-)
-def test_the_picture_of_masks_names_every_label(labels: dict, order: list[int] | None, expected: dict) -> None:
-    trainer = SemCLTrainer.__new__(SemCLTrainer)
-    trainer.label_manager = LabelManager(labels, order)
-    assert trainer._label_values() == expected
