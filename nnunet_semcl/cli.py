@@ -12,14 +12,32 @@ from nnunet_semcl.arguments import (
     crossval,
     demo,
     doctor,
+    embed,
     export,
     label_budget,
+    next_case,
     path,
     plan,
     pretrain,
     unlabelled,
 )
 from nnunet_semcl.errors import InputError
+
+# In the order in which --help lists them.
+COMMANDS = (
+    plan,
+    label_budget,
+    convert,
+    unlabelled,
+    pretrain,
+    export,
+    crossval,
+    compare,
+    embed,
+    next_case,
+    doctor,
+    demo,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     path.add(commands)
     commands.add_parser("train", help="run nnUNetv2_train with the trainers of this package")
     commands.add_parser("predict", help="run nnUNetv2_predict with the trainers of this package")
-    for command in (plan, label_budget, convert, unlabelled, pretrain, export, crossval, compare, doctor, demo):
+    for command in (
+        plan,
+        label_budget,
+        convert,
+        unlabelled,
+        pretrain,
+        export,
+        crossval,
+        compare,
+        embed,
+        next_case,
+        doctor,
+        demo,
+    ):
         command.add(commands)
     return parser
 

@@ -149,3 +149,31 @@ def make_trainer(folders: NNUNetFolders) -> MakeTrainer:
         return get_trainer_from_args(str(DATASET_ID), configuration, fold, trainer, plans, resume, torch.device("cpu"))
 
     return make
+
+
+@pytest.fixture
+def trained_fold(folders: NNUNetFolders, make_trainer: MakeTrainer) -> Callable[[str], Path]:
+    """Writes what a training of fold 0 leaves behind: 1 labelled, 2 unlabelled, 2 held-out cases. Without training it.
+
+    Returns the fold's folder; `checkpoint_final.pth` differs from `checkpoint_pretrained.pth` by noise.
+    """
+
+    def write(configuration: str = "2d") -> Path:
+        names = sorted(file.stem for file in (folders.preprocessed / "nnUNetPlans_2d").glob("*.pkl"))
+        splits = [{"train": names[:1], "val": names[1:3], "unlabelled": names[3:]}]
+        (folders.preprocessed / "splits_final.json").write_text(json.dumps(splits))
+        trainer = make_trainer(configuration=configuration)
+        trainer.initialize()
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # sets the mirroring of predictions
+        fold = Path(trainer.output_folder)
+        for name in ("checkpoint_pretrained.pth", "checkpoint_final.pth"):
+            with torch.no_grad():
+                for weights in trainer.network.parameters():
+                    weights += 0.02 * torch.randn_like(weights)
+            if name == "checkpoint_final.pth":
+                trainer.save_checkpoint(str(fold / name))
+            else:
+                trainer._save_pretrained(fold / name, {})
+        return fold
+
+    return write

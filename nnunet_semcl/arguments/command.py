@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -31,6 +32,17 @@ def add_plans(parser: argparse.ArgumentParser, purpose: str = "") -> None:
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help=f"identifier of the plans{purpose} (default: nnUNetPlans)"
     )
+
+
+def add_trained_fold(parser: argparse.ArgumentParser) -> None:
+    """Adds what names a trained fold, the device to compute on, and the new folder for what is found."""
+    add_dataset(parser)
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="configuration of the trained model")
+    parser.add_argument("-f", required=True, metavar="FOLD", help="fold of the trained model")
+    parser.add_argument("-tr", required=True, metavar="TRAINER", help="trainer of the trained model")
+    add_plans(parser)
+    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="as nnU-Net's (default: cuda)")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder for what is found")
 
 
 def positive(text: str) -> int:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_semcl.commands.compare import compare_trainers
 from nnunet_semcl.commands.path import add_trainer_path
 from nnunet_semcl.errors import InputError, access_error
 from nnunet_semcl.evaluation.compare_cases import Options
 from nnunet_semcl.files.datasets import find_dataset
+from nnunet_semcl.files.trainer_classes import find_trainer
 from nnunet_semcl.files.training_input import check_training_input
 from nnunet_semcl.files.training_progress import read_progress
 from nnunet_semcl.launchers.local import LocalLauncher
@@ -71,7 +68,7 @@ def run_crossval(cross: CrossValidation, options: Options) -> int:
     add_trainer_path()
     preprocessed = find_dataset(cross.dataset)
     for trainer in cross.trainers:
-        _check_trainer(trainer)
+        find_trainer(trainer)
     for fold in cross.folds:
         check_training_input(preprocessed.name, cross.configuration, cross.plans_identifier, fold)
     if len(cross.trainers) > 1 and options.output.exists():
@@ -114,18 +111,6 @@ def _results(dataset: str) -> Path:
     if not value:
         raise InputError("nnUNet_results is not set", "export nnUNet_results=/path/to/nnUNet_results")
     return Path(value, dataset)
-
-
-def _check_trainer(name: str) -> None:
-    try:
-        with redirect_stdout(io.StringIO()):  # nnU-Net says where it looks
-            found = recursive_find_trainer_class_by_name(name)
-    except RuntimeError:  # nnU-Net's, where it finds none
-        found = None
-    if found is None or not issubclass(found, nnUNetTrainer):
-        raise InputError(
-            f"-tr {name}: nnU-Net finds no trainer of this name", "Correct it; nnunet-semcl doctor lists ours."
-        )
 
 
 def _run_all(launcher: Launcher, trainings: Sequence[Training]) -> list[Training]:

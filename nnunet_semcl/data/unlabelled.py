@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.advice import UNLABELLED, unlabelled_command
+from nnunet_semcl.files.cases import check_images
 from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.json_files import read_json
 from nnunet_semcl.files.splits import read_splits
@@ -42,6 +43,29 @@ def hidden_cases(splits_file: Path, fold: int | str) -> list[str]:
     if isinstance(fold, str) or fold >= len(splits):
         return []
     return splits[fold].get("unlabelled", [])
+
+
+def unlabelled_images(
+    dataset: Path, fold: int | str, own: ConfigurationManager, other: ConfigurationManager | None = None
+) -> dict[str, Path]:
+    """Returns case -> image file without extension: images without labels, and the fold's cases with hidden labels.
+
+    Args:
+        dataset: the data set's folder in nnUNet_preprocessed.
+        fold: of the training.
+        own: the configuration that trains, whose folder says which images there are.
+        other: the configuration that the files belong to, if it is another one.
+
+    Raises:
+        InputError: an image is missing.
+    """
+    configuration = own if other is None else other
+    given = unlabelled_cases(unlabelled_folder(dataset, own))
+    images = {case: unlabelled_folder(dataset, configuration) / case for case in given}
+    hidden = hidden_cases(dataset / "splits_final.json", fold)
+    images |= {case: dataset / configuration.data_identifier / case for case in hidden}
+    check_images(images, "unlabelled")
+    return images
 
 
 def check_unlabelled(

@@ -9,7 +9,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.evaluation.overlay import OPACITY, label_colours, most_organs
 from nnunet_semcl.files.atomic import atomic_write
@@ -17,14 +16,6 @@ from nnunet_semcl.files.cases import Cases
 
 CASES = 4
 IGNORED = (1.0, 1.0, 1.0, 0.35)  # a white veil over what does not supervise
-
-
-def label_values(labels: LabelManager) -> dict[str, int]:
-    """Name -> value of each foreground label; with regions, which share values, the values are the names."""
-    if labels.has_regions:
-        return {f"label {value}": int(value) for value in labels.all_labels if value > 0}
-    values = {name: int(np.ravel(value)[0]) for name, value in labels.label_dict.items()}  # [1] is 1 to nnU-Net
-    return {name: value for name, value in values.items() if value in labels.foreground_labels}
 
 
 def draw_masks(cases: Cases, labels: dict[str, int], ignore_label: int, output: Path) -> None:

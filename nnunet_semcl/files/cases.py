@@ -9,7 +9,7 @@ import blosc2
 import numpy as np
 
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.advice import preprocess_again
+from nnunet_semcl.files.advice import missing_case, preprocess_again
 
 Object = int | tuple[int, ...]  # a label, or a region: the labels that it unites
 BACKGROUND: Object = 0
@@ -87,3 +87,21 @@ def labels_of(obj: Object) -> tuple[int, ...]:
 def subsample(voxels: np.ndarray) -> np.ndarray:
     """At most CENTRES_PER_CASE of the positions, evenly spaced in the list."""
     return voxels[:: -(-len(voxels) // CENTRES_PER_CASE) or 1]
+
+
+def check_images(images: dict[str, Path], kind: str) -> None:
+    """Checks that cases have a preprocessed image.
+
+    Args:
+        images: case -> image file without extension.
+        kind: of the cases, for the error.
+
+    Raises:
+        InputError: an image is missing.
+    """
+    missing = [case for case, image in images.items() if not has_image(image)]
+    if missing:
+        raise InputError(
+            f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} {kind} cases have none)",
+            missing_case(images[missing[0]].parent),
+        )

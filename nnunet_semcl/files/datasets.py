@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_semcl.errors import InputError
@@ -103,3 +104,11 @@ def _fix_dataset_json(file: Path) -> str:
 def channel_names(dataset_json: dict) -> dict[str, str]:
     """Number -> name of each channel; older data sets call them modalities."""
     return dataset_json["modality"] if "modality" in dataset_json else dataset_json["channel_names"]
+
+
+def label_values(labels: LabelManager) -> dict[str, int]:
+    """Name -> value of each foreground label; with regions, which share values, the values are the names."""
+    if labels.has_regions:
+        return {f"label {value}": int(value) for value in labels.all_labels if value > 0}
+    values = {name: int(np.ravel(value)[0]) for name, value in labels.label_dict.items()}  # [1] is 1 to nnU-Net
+    return {name: value for name, value in values.items() if value in labels.foreground_labels}

@@ -13,33 +13,14 @@ from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_semcl.data.unlabelled import check_unlabelled, hidden_cases, unlabelled_cases, unlabelled_folder
+from nnunet_semcl.data.unlabelled import check_unlabelled, unlabelled_folder, unlabelled_images
 from nnunet_semcl.distributed import barrier
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.files.advice import missing_case
 from nnunet_semcl.files.cases import has_image
 from nnunet_semcl.files.datasets import channel_names
 from nnunet_semcl.files.intact_cases import check_cases_are_intact
 from nnunet_semcl.files.training_input import check_cases
 from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
-
-
-def check_images(images: dict[str, Path], kind: str) -> None:
-    """Checks that cases have a preprocessed image.
-
-    Args:
-        images: case -> image file without extension.
-        kind: of the cases, for the error.
-
-    Raises:
-        InputError: an image is missing.
-    """
-    missing = [case for case, image in images.items() if not has_image(image)]
-    if missing:
-        raise InputError(
-            f"{images[missing[0]]}: no preprocessed image ({len(missing)} of {len(images)} {kind} cases have none)",
-            missing_case(images[missing[0]].parent),
-        )
 
 
 class SemiSupervisedTrainer(InterruptibleTrainer):
@@ -125,13 +106,13 @@ class SemiSupervisedTrainer(InterruptibleTrainer):
             InputError: an image is missing, or was preprocessed with other plans.
         """
         dataset = Path(self.preprocessed_dataset_folder_base)
-        given = unlabelled_folder(dataset, self.configuration_manager)
-        check_unlabelled(given, self.plans_manager, self.configuration_manager, self.dataset_json)
-        hidden = hidden_cases(dataset / "splits_final.json", self.fold)
-        images = {case: unlabelled_folder(dataset, configuration) / case for case in unlabelled_cases(given)}
-        images |= {case: dataset / configuration.data_identifier / case for case in hidden}
-        check_images(images, "unlabelled")
-        return images
+        check_unlabelled(
+            unlabelled_folder(dataset, self.configuration_manager),
+            self.plans_manager,
+            self.configuration_manager,
+            self.dataset_json,
+        )
+        return unlabelled_images(dataset, self.fold, self.configuration_manager, configuration)
 
     @property
     def masks_background(self) -> bool:

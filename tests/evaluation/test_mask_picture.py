@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import matplotlib.image
 import numpy as np
 import pytest
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.evaluation.mask_picture import draw_masks, label_values
+from nnunet_semcl.evaluation.mask_picture import draw_masks
 from nnunet_semcl.evaluation.overlay import label_colours
 
 LABELS = {"a": 1, "b": 2}
@@ -49,14 +48,3 @@ def test_what_does_not_supervise_is_veiled(tmp_path: Path) -> None:
     height = len(dark)
     assert np.abs(veiled[height // 2 :] - dark[height // 2 :]).mean() > 0.02
     assert np.abs(veiled[: height // 3] - dark[: height // 3]).mean() < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("labels", "order", "expected"),
-    [
-        ({"background": 0, "a": 1, "b": [2], "ignore": 3}, None, {"a": 1, "b": 2}),
-        ({"background": 0, "whole": [1, 2], "core": 2}, [1, 2], {"label 1": 1, "label 2": 2}),
-    ],
-)
-def test_every_label_has_a_name(labels: dict, order: list[int] | None, expected: dict) -> None:
-    assert label_values(LabelManager(labels, order)) == expected

@@ -20,8 +20,9 @@ from nnunet_semcl.data.pseudo_labels import PseudoLabelledCases, Trust, is_saved
 from nnunet_semcl.data.training_batches import TrainingBatches
 from nnunet_semcl.distributed import own_share, rank
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.evaluation.mask_picture import draw_masks, label_values
-from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
+from nnunet_semcl.evaluation.mask_picture import draw_masks
+from nnunet_semcl.files.cases import BACKGROUND, Cases, Object, check_images
+from nnunet_semcl.files.datasets import label_values
 from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import named_model, own_model, predict_pseudo_labels
@@ -33,7 +34,6 @@ from nnunet_semcl.methods.semcl.settings import SemCLSettings
 from nnunet_semcl.methods.semcl.task import SemCLTask
 from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches
 from nnunet_semcl.pretraining.phase import PretrainingPhase
-from nnunet_semcl.pretraining.semi_supervised_trainer import check_images
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
