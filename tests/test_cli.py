@@ -157,7 +157,10 @@ def test_an_input_error_of_any_sub_command_is_printed_to_stderr(
     assert (captured.out, captured.err) == ("", "file.json: no 'key'. Add it.\n")
 
 
-SUB_COMMANDS = ("path", "plan", "label-budget", "convert", "convert btcv", "unlabelled", "export", "doctor", "demo")
+SUB_COMMANDS = (
+    *("path", "plan", "label-budget", "convert", "convert btcv", "unlabelled", "export", "embed", "next", "doctor"),
+    "demo",
+)
 
 
 @pytest.mark.parametrize("command", SUB_COMMANDS)
