@@ -157,8 +157,10 @@ def test_an_input_error_of_any_sub_command_is_printed_to_stderr(
     assert (captured.out, captured.err) == ("", "file.json: no 'key'. Add it.\n")
 
 
-SOURCES = ("convert btcv", "convert voc", "convert camvid")
-SUB_COMMANDS = ("path", "plan", "label-budget", "convert", *SOURCES, "unlabelled", "export", "doctor", "demo")
+SUB_COMMANDS = (
+    *("path", "plan", "label-budget", "convert", "convert btcv", "convert voc", "convert camvid", "unlabelled"),
+    *("pretrain", "export", "crossval", "compare", "embed", "next", "doctor", "demo"),
+)
 
 
 @pytest.mark.parametrize("command", SUB_COMMANDS)

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.ndimage import distance_transform_edt
 
 from nnunet_semcl.evaluation.overlay import label_colours
 from nnunet_semcl.files.atomic import atomic_write
 
 PANEL = 4.2  # inches
+HALO = [patheffects.withStroke(linewidth=2, foreground="black")]
 GREY_RANGE = (0.5, 99.5)  # percentiles of a slice
 
 
@@ -80,11 +84,20 @@ def draw_uncertainty(
     colours = label_colours(labels)
     drawn = [name for name, value in labels.items() if (unsure.segmentation == value).any()]
     for name in drawn:
-        axes[1].contour(unsure.segmentation == labels[name], levels=[0.5], colors=[colours[name]], linewidths=1.3)
+        mask = unsure.segmentation == labels[name]
+        axes[1].contour(mask, levels=[0.5], colors=[colours[name]], linewidths=1.3)
+        _write_number(axes[1], mask, labels[name])
     shown = axes[2].imshow(unsure.entropy.astype(np.float32), cmap="magma", vmin=0, vmax=1, aspect=aspect)
     figure.colorbar(shown, ax=axes[2], label="entropy, 1 = all labels alike", shrink=0.8)
     if drawn:
-        lines = [Line2D([], [], color=colours[name], label=name) for name in drawn]
+        lines = [Line2D([], [], color=colours[name], label=f"{labels[name]} {name}") for name in drawn]
         figure.legend(handles=lines, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     with atomic_write(output) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _write_number(axis: Axes, mask: np.ndarray, number: int) -> None:
+    """Writes a label's number into its mask (X, Y): colours alone are not for all eyes."""
+    inside = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]  # the place farthest from the outline
+    x, y = np.unravel_index(inside.argmax(), mask.shape)
+    axis.text(y, x, str(number), color="white", fontsize=7, ha="center", va="center", path_effects=HALO)

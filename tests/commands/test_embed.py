@@ -38,7 +38,7 @@ def test_figures_and_files_agree(
     capsys: pytest.CaptureFixture,
     configuration: str,
 ) -> None:
-    monkeypatch.setattr(embed, "VOXELS", 20)
+    monkeypatch.setattr(embed, "VOXELS", 12)
     trained_fold(configuration)
     output = folders.root / "new" / "look"
     assert run(output, configuration) == 0
@@ -64,7 +64,7 @@ def test_figures_and_files_agree(
         assert set(found["class"][of_case & (found["kind"] == "object")]) == there
         of_voxels = found["class"][of_case & (found["kind"] == "voxel")].tolist()
         assert set(of_voxels) == there | {"background"}
-        assert max(map(of_voxels.count, of_voxels)) == 10  # of 20 a class, from two cases
+        assert max(map(of_voxels.count, of_voxels)) == 6  # of 12 a class, from two cases
     table = capsys.readouterr().out
     for row in scores:
         chosen = (found["kind"] == row["kind"]) & (found["state"] == row["state"])
