@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunet_semcl.commands.convert_pictures import Labels, Picture, write_pictures
+from nnunet_semcl.commands.convert_pictures import Labels, Picture, files_of, write_pictures
 from nnunet_semcl.errors import InputError, first_names
 from nnunet_semcl.files.raw_dataset import free_folder
 
@@ -78,9 +78,7 @@ def convert_camvid(camvid: Path, dataset_id: int) -> Path:
 
 def _find_pictures(root: Path, side: str) -> dict[str, Picture]:
     """Case -> its files in the folders of train, val or test."""
-    images, labels = (
-        {file.stem: file for file in sorted((root / name).glob("*.png"))} for name in (side, f"{side}annot")
-    )
+    images, labels = (files_of(root / name, ".png") for name in (side, f"{side}annot"))
     if not images:
         raise InputError(
             f"{root / side} {'has no *.png' if (root / side).is_dir() else 'does not exist'}",

@@ -59,6 +59,12 @@ class Labels(NamedTuple):
         return {name: value for value, name in enumerate((*self.names, "ignore"))}
 
 
+def files_of(folder: Path, ending: str) -> dict[str, Path]:
+    """Case -> file, of the files with this ending; none if the folder does not exist."""
+    files = sorted(folder.glob(f"*{ending}"))
+    return {file.stem: file for file in files if not file.name.startswith(".")}  # macOS writes ._NAME next to NAME
+
+
 def write_pictures(
     folder: Path,
     parts: Mapping[str, Part],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_semcl.commands.convert_pictures import Labels, Picture, write_pictures
+from nnunet_semcl.commands.convert_pictures import Labels, Picture, files_of, write_pictures
 from nnunet_semcl.errors import InputError, first_names
 from nnunet_semcl.files.raw_dataset import free_folder
 
@@ -73,8 +73,7 @@ def convert_voc(voc: Path, dataset_id: int) -> Path:
     """
     folder = free_folder(dataset_id, "VOC2012")
     root = _find_root(voc)
-    images = {file.stem: file for file in sorted((root / "JPEGImages").glob("*.jpg"))}
-    segmentations = {file.stem: file for file in sorted((root / "SegmentationClass").glob("*.png"))}
+    images, segmentations = files_of(root / "JPEGImages", ".jpg"), files_of(root / "SegmentationClass", ".png")
     fold = {side: _read_list(root, side, images, segmentations) for side in ("train", "val")}
     both = sorted({*fold["train"]} & {*fold["val"]})
     if both:

@@ -104,6 +104,7 @@ def test_pictures_and_labels_are_those_of_voc(original: Path, raw: Path) -> None
 def test_without_further_pictures_nothing_is_said_of_them(voc: Path, raw: Path, capsys: pytest.CaptureFixture) -> None:
     for case in VOC_UNLABELLED:
         (voc / "JPEGImages" / f"{case}.jpg").unlink()
+    (voc / "JPEGImages" / "._2007_000000.jpg").write_bytes(b"of macOS")
     folder = convert_voc(voc, 40)
     assert not (folder / "imagesUnlabelled").exists()
     assert "Then:" not in capsys.readouterr().out
