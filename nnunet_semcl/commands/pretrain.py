@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch.backends import cudnn
 
 from nnunet_semcl.commands.path import add_trainer_path
@@ -15,6 +14,7 @@ from nnunet_semcl.data.unlabelled import unlabelled_cases
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.advice import UNLABELLED
 from nnunet_semcl.files.preprocessed import preprocessed_cases
+from nnunet_semcl.files.trainer_classes import find_trainer
 from nnunet_semcl.files.training_input import check_cases, check_configuration
 from nnunet_semcl.pretraining.trainer import PRETRAINED_NAME, PretrainingTrainer
 
@@ -75,12 +75,7 @@ def pretrain(
 
 
 def _find(trainer_name: str) -> type[PretrainingTrainer]:
-    try:
-        found = recursive_find_trainer_class_by_name(trainer_name)
-    except RuntimeError as problem:
-        raise InputError(
-            f"-tr {trainer_name}: nnU-Net finds no trainer of this name", "Correct it; nnunet-semcl doctor lists ours."
-        ) from problem
+    found = find_trainer(trainer_name)
     if not issubclass(found, PretrainingTrainer):
         raise InputError(f"-tr {trainer_name} has no pretraining", "Name a trainer such as SemCLTrainer.")
     return found
