@@ -20,7 +20,8 @@ from nnunet_semcl.errors import InputError
 MARKER = ".nnunet_semcl_demo"  # a file in every demo's folder: no folder without it is ever removed
 DATASET_ID = "999"
 CASES, LABELLED = 30, 2  # of five parts one is held out, so that 22 training cases are unlabelled
-SHAPE = (24, 40, 48)  # small enough for thousands of steps in minutes
+SHAPE = (32, 48, 64)  # small enough for 1500 steps in two minutes
+VARIATION = 2.0  # patients so unlike that two of them do not show all there is
 CONFIGURATION = "2d"  # with so few steps much better than 3d_fullres
 PLANS = "nnUNetTinyPlans"
 TRAINERS = ("nnUNetTrainerDemo", "SemCLTrainerDemo")
@@ -50,7 +51,9 @@ def run_demo(folder: Path, seed: int) -> None:
     print(f"Demo in {folder}, on the {'GPU' if device == 'cuda' else 'CPU (about 5 minutes on two cores)'}")
 
     with _step(1, "Drawing a phantom data set"):
-        write_phantom(folder / "nnUNet_raw", int(DATASET_ID), CASES, test_cases=0, seed=seed, shape=SHAPE)
+        write_phantom(
+            folder / "nnUNet_raw", int(DATASET_ID), CASES, test_cases=0, seed=seed, shape=SHAPE, variation=VARIATION
+        )
     environment = _environment(folder, device)
     for number, (title, command) in enumerate(_commands(seed), start=2):
         with _step(number, title):

@@ -83,6 +83,7 @@ def write_phantom(
     test_cases: int = 4,
     seed: int = 0,
     shape: tuple[int, int, int] = SHAPE,
+    variation: float = 1.0,
 ) -> Path:
     """Writes DatasetXXX_Phantom with imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
 
@@ -95,6 +96,7 @@ def write_phantom(
         test_cases: number of held-out cases. labelsTs has their ground truth; nnU-Net never reads it.
         seed: seed of all random numbers.
         shape: voxels along (z, y, x), at least SMALLEST_SHAPE.
+        variation: how much patients differ in position, size, shape and intensity; 1 is little.
 
     Returns:
         The folder of the data set.
@@ -117,7 +119,7 @@ def write_phantom(
             (new / f"images{split}").mkdir(parents=True)
             (new / f"labels{split}").mkdir()
             for number, case_seed in enumerate(case_seeds):
-                image, label = draw_case(np.random.default_rng(case_seed), shape)
+                image, label = draw_case(np.random.default_rng(case_seed), shape, variation)
                 _write_volume(image, new / f"images{split}" / f"{name}_{number:03d}_0000.nii.gz")
                 _write_volume(label, new / f"labels{split}" / f"{name}_{number:03d}.nii.gz")
         generate_dataset_json(
@@ -130,7 +132,7 @@ def write_phantom(
             description="Drawn by nnunet-semcl, not measured",
             license="Apache-2.0",
             converted_by="nnunet-semcl",
-            phantom={"seed": seed, "shape": list(shape)},
+            phantom={"seed": seed, "shape": list(shape), "variation": variation},
         )
         if folder.exists():
             shutil.rmtree(folder)
@@ -138,8 +140,10 @@ def write_phantom(
     return folder
 
 
-def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one abdomen of random size, position and shape.
+def draw_case(
+    rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE, variation: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one abdomen of random size, position and shape, which differ by `variation`.
 
     Returns:
         The image in HU (int16), and its labels with the values of LABELS (uint8).
@@ -149,8 +153,8 @@ def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> 
     """
     axes = _axes(shape)
     mm = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, Z, Y, X)
-    offset = rng.normal(0, 3, size=3)
-    scale = rng.uniform(0.94, 1.06, size=3)
+    offset = rng.normal(0, 3 * variation, size=3)
+    scale = rng.uniform(1 - 0.06 * variation, 1 + 0.06 * variation, size=3)
     for axis in range(3):
         mm[axis] = (mm[axis] - offset[axis]) / scale[axis] + 5 * _waves(rng, axes, wavelength=240)
 
@@ -164,11 +168,11 @@ def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> 
         for _ in range(5)
     ]
     for blob in (*bowel, SPINE, VENA_CAVA):
-        image[_inside(rng, blob, mm)] = blob.hu + rng.normal(0, 5)
-    uptake = rng.normal(1, 0.04)  # of contrast agent, the same in all organs
+        image[_inside(rng, blob, mm, variation)] = blob.hu + rng.normal(0, 5)
+    uptake = rng.normal(1, 0.04 * variation)  # of contrast agent, the same in all organs
     for name, organ in ORGANS.items():
-        inside = _inside(rng, organ, mm)
-        image[inside] = organ.hu * uptake + rng.normal(0, 3)
+        inside = _inside(rng, organ, mm, variation)
+        image[inside] = organ.hu * uptake + rng.normal(0, 3 * variation)
         label[inside] = LABELS[name]
 
     image = gaussian_filter(image, sigma=(0.6, 0.5, 0.5))  # partial volume, strongest between slices
@@ -176,15 +180,15 @@ def draw_case(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> 
     return np.clip(np.rint(image), -1024, 3071).astype(np.int16), label
 
 
-def _inside(rng: np.random.Generator, blob: Blob, mm: np.ndarray) -> np.ndarray:
+def _inside(rng: np.random.Generator, blob: Blob, mm: np.ndarray, variation: float) -> np.ndarray:
     """Mask of the blob after a random shift, scaling, rotation and deformation.
 
     Shape:
         mm is (3, Z, Y, X), the mask is (Z, Y, X).
     """
-    centre = (np.asarray(blob.centre) + rng.normal(0, 3.5, size=3)).tolist()
-    radii = (np.asarray(blob.radii) * rng.uniform(0.9, 1.1, size=3)).tolist()
-    about_z, about_y = np.radians(np.array([blob.tilt, 0]) + rng.normal(0, 6, size=2)).tolist()
+    centre = (np.asarray(blob.centre) + rng.normal(0, 3.5 * variation, size=3)).tolist()
+    radii = (np.asarray(blob.radii) * rng.uniform(1 - 0.1 * variation, 1 + 0.1 * variation, size=3)).tolist()
+    about_z, about_y = np.radians(np.array([blob.tilt, 0]) + rng.normal(0, 6 * variation, size=2)).tolist()
     z, y, x = (c - middle for c, middle in zip(mm, centre, strict=True))
     y, x = cos(about_z) * y - sin(about_z) * x, sin(about_z) * y + cos(about_z) * x
     z, x = cos(about_y) * z - sin(about_y) * x, sin(about_y) * z + cos(about_y) * x

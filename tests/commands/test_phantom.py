@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,13 @@ def test_invalid_requests_are_rejected(tmp_path: Path, arguments: dict) -> None:
     with pytest.raises(InputError, match=r"the phantom data set cannot have .*(Choose|Ask for)"):
         write_phantom(tmp_path / "raw", **arguments)
     assert not (tmp_path / "raw").exists()
+
+
+def test_patients_differ_more_with_more_variation() -> None:
+    def overlap(variation: float) -> float:
+        """Mean share of organ voxels that two patients have in common."""
+        labels = [draw_case(np.random.default_rng(seed), SMALL, variation)[1] for seed in range(6)]
+        both = [np.mean((one == other)[(one > 0) | (other > 0)]) for one, other in combinations(labels, 2)]
+        return float(np.mean(both))
+
+    assert overlap(2) < overlap(1) - 0.05 < overlap(0) - 0.1
