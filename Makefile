@@ -12,7 +12,7 @@ test: build/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -q -n 3 --dist worksteal --cov --cov-report term:skip-covered
+	$(VENV)/bin/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report term:skip-covered
 
 build/installed: setup.cfg pyproject.toml $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --editable '.[test]'
