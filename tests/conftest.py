@@ -39,6 +39,26 @@ BIN = Path(sys.executable).parent
 
 MakeTrainer = Callable[..., "nnUNetTrainer"]
 
+# Files of minutes: started first, so that no process waits at the end for another one's.
+LONG = (
+    "test_kinds_of_data.py",
+    "test_train_and_predict.py",
+    "test_docs.py",
+    "test_natural_images_workflow.py",
+    "test_btcv_workflow.py",
+    "test_unlabelled_training.py",
+    "test_gpu_check.py",
+    "test_distributed.py",
+    "test_pretrain.py",
+    "test_switches.py",
+    "test_interruption.py",
+    "test_slurm.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 class NNUNetFolders:
     """nnU-Net's three folders under one root, for the phantom."""
