@@ -16,9 +16,9 @@ from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
 
 
 class _Short(ClassAttributeTrainer, nnUNetTrainerNoMirroring):
-    """30 epochs of 50 steps in all."""
+    """20 epochs of 50 steps in all."""
 
-    num_epochs = 30
+    num_epochs = 20
     num_iterations_per_epoch = 50
     num_val_iterations_per_epoch = 1
 
@@ -28,4 +28,4 @@ class nnUNetTrainerDemo(_Short, nnUNetTrainerAdam):
 
 
 class SemCLTrainerDemo(SemCLTrainer, _Short):
-    """8 epochs of coarse training, 21 of pretraining, 1 of nnU-Net's own training by SGD."""
+    """5 epochs of coarse training, 14 of pretraining, 1 of nnU-Net's own training by SGD."""
