@@ -20,7 +20,7 @@ from nnunet_semcl.errors import InputError
 MARKER = ".nnunet_semcl_demo"  # a file in every demo's folder: no folder without it is ever removed
 DATASET_ID = "999"
 CASES, LABELLED = 30, 2  # of five parts one is held out, so that 22 training cases are unlabelled
-SHAPE = (32, 48, 64)  # small enough for 1500 steps in two minutes
+SHAPE = (32, 48, 64)  # small enough for 1000 steps in minutes
 VARIATION = 2.0  # patients so unlike that two of them do not show all there is
 CONFIGURATION = "2d"  # with so few steps much better than 3d_fullres
 PLANS = "nnUNetTinyPlans"
