@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -16,7 +17,7 @@ from nnunet_semcl.data.copy_paste import swap_boxes
 from nnunet_semcl.data.pseudo_labels import maybe_background
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.distributed import rank, split_evenly
-from nnunet_semcl.files.cases import Cases, Object
+from nnunet_semcl.files.cases import Cases, Object, Voxels
 from nnunet_semcl.losses.deep_supervision import levels_of
 
 
@@ -59,21 +60,15 @@ class TrainingBatches(Dataset):
         )
         if plain_view:
             transforms = WithPlainView(transforms)
-        self.loaders = [
-            nnUNetDataLoader(
-                dataset,
-                share,
-                initial_size,
-                patch_size,
-                trainer.label_manager,
-                trainer.oversample_foreground_percent,
-                # nnU-Net's alternative oversamples the last third of a batch: of one patch, that is none.
-                probabilistic_oversampling=True,
-                transforms=transforms,
-            )
-            for dataset, share in zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
-            if share
-        ]
+        slots = zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
+        self.loader = SlotLoader(
+            [dataset for dataset, share in slots for _ in range(share)],
+            initial_size,
+            patch_size,
+            trainer.label_manager,
+            trainer.oversample_foreground_percent,
+            transforms,
+        )
         self.heads = labels.foreground_regions if labels.has_regions else labels.all_labels
         self.missing = {case: of for dataset in datasets for case, of in getattr(dataset, "missing", {}).items()}
         self.seed = seed
@@ -92,14 +87,12 @@ class TrainingBatches(Dataset):
             plain: as image; only with `plain_view`.
         """
         with seeded(self.seed, number) as rng:
-            parts = [loader.generate_train_batch() for loader in self.loaders]
-            image = torch.cat([part["data"] for part in parts])
-            levels = [torch.cat(level) for level in zip(*(levels_of(part["target"]) for part in parts), strict=True)]
-            missing = torch.tensor([self._missing_heads(case) for part in parts for case in part["keys"]])
+            drawn = self.loader.generate_train_batch()
+            image, target = drawn["data"], drawn["target"]
+            missing = torch.tensor([self._missing_heads(case) for case in drawn["keys"]])
             if self.copy_paste:
-                for pair in swap_boxes([image, *levels], rng):
+                for pair in swap_boxes([image, *levels_of(target)], rng):
                     missing[pair] = missing[pair].any(0)
-        target = levels if isinstance(parts[0]["target"], list) else levels[0]
         batch = {"image": image, "target": target, "missing": missing}
         if self.plain_view:
             batch["image"], batch["plain"] = image.chunk(2, dim=1)
@@ -108,6 +101,51 @@ class TrainingBatches(Dataset):
     def _missing_heads(self, case: str) -> list[bool]:
         missing = self.missing.get(case, [])
         return [head in missing for head in self.heads]
+
+
+class SlotLoader(nnUNetDataLoader):
+    """nnU-Net's loader; each slot of a batch has a data set of its own.
+
+    Args:
+        slots: the data set of each patch of a batch.
+        patch_size: edge lengths of the patch to cut, larger than what the transforms return.
+        final_patch_size: edge lengths of what they return.
+        labels: nnU-Net's label manager.
+        forced: share of patches that are placed on foreground.
+        transforms: nnU-Net's augmentation.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Cases],
+        patch_size: Sequence[int],
+        final_patch_size: Sequence[int],
+        labels: LabelManager,
+        forced: float,
+        transforms: BasicTransform | WithPlainView,
+    ) -> None:
+        super().__init__(
+            slots[0],
+            len(slots),
+            patch_size,
+            final_patch_size,
+            labels,
+            forced,
+            # nnU-Net's alternative oversamples the last third of a batch: of one patch, that is none.
+            probabilistic_oversampling=True,
+            transforms=transforms,
+        )
+        self.slots = slots
+        self._data = self
+        self.dataset_of = {case: dataset for dataset in slots for case in dataset.identifiers}
+
+    def get_indices(self) -> list[str]:
+        """Draws the case of each slot."""
+        return [dataset.identifiers[np.random.randint(len(dataset.identifiers))] for dataset in self.slots]
+
+    def load_case(self, identifier: str) -> tuple[np.ndarray, Voxels, np.ndarray | None, dict]:
+        """As a data set, for nnU-Net's loader."""
+        return self.dataset_of[identifier].load_case(identifier)
 
 
 class WithPlainView:

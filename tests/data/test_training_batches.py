@@ -64,10 +64,9 @@ def test_data_sets_share_a_batch(trainer: nnUNetTrainer) -> None:
             image, *others = self.dataset.load_case(case)
             return np.full(image.shape, self.number, np.float32), *others
 
-    labelled, _ = trainer.get_tr_and_val_datasets()
-    image = TrainingBatches(trainer, [Marked(labelled, 50), Marked(labelled, -50)], seed=0, copy_paste=False)[0][
-        "image"
-    ]
+    labelled, other = trainer.get_tr_and_val_datasets()
+    batches = TrainingBatches(trainer, [Marked(labelled, 50), Marked(other, -50)], seed=0, copy_paste=False)
+    image = batches[0]["image"]
     signs = image.flatten(1).mean(1).sign().tolist()
     assert signs == [1] * (trainer.batch_size // 2) + [-1] * (trainer.batch_size // 2)
 
