@@ -2,88 +2,111 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import NamedTuple
+
 import numpy as np
 import torch
-from dynamic_network_architectures.building_blocks.helper import get_matching_pool_op
 
 from nnunet_semcl.data.views import Views
 
-FIT_VOXELS = 500  # number of voxels to which a view's affine map is fitted
+CANDIDATES = 64  # times as many voxels are drawn as are wanted: two turned views share a part of them
+
+
+class Box(NamedTuple):
+    """First and last voxel of a patch that are inside the case, along each axis: (axes,) each."""
+
+    first: torch.Tensor
+    last: torch.Tensor
+
+    def holds(self, sources: torch.Tensor) -> torch.Tensor:
+        """Whether places of the patch are inside, so that interpolation sees the case alone: (..., axes) -> (...)."""
+        rounding = 1e-3
+        return ((sources >= self.first - rounding) & (sources <= self.last + rounding)).all(dim=-1)
+
+
+class Geometry(NamedTuple):
+    """The affine map from a view's voxels to the voxels of the patch that they were taken from."""
+
+    matrix: torch.Tensor  # (axes, axes) float64
+    shift: torch.Tensor  # (axes,) float64
+    size: torch.Tensor  # (axes,) int64, of the view
+
+    def sources(self, voxels: torch.Tensor) -> torch.Tensor:
+        """Where voxels of the view were taken from: (..., axes) -> (..., axes) float64."""
+        return voxels.double() @ self.matrix + self.shift
+
+    def places(self, sources: torch.Tensor) -> torch.Tensor:
+        """The inverse, between voxel centres."""
+        return (sources - self.shift) @ torch.linalg.inv(self.matrix)
 
 
 class LocatedViews(Views):
-    """Views with the source of every voxel: the coordinates are transformed as further channels of the image."""
+    """Views that know where they were taken from."""
 
-    def __call__(self, image: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draws one view.
+    def __call__(self, image: torch.Tensor) -> tuple[torch.Tensor, Geometry]:
+        """Draws one view of a patch (C, *cut_size) float32: the view (C, *size) and its geometry."""
+        axes = len(self.size)
+        geometry = Geometry(torch.eye(axes).double(), torch.zeros(axes).double(), torch.tensor(self.size))
+        seen = {"image": image}
+        for transform in self._geometry.transforms:
+            drawn = transform.get_parameters(**seen)
+            if "grid" in drawn:
+                geometry = _sampled(geometry, drawn["grid"], seen["image"].shape[1:])
+            if "axes" in drawn:
+                geometry = _mirrored(geometry, drawn["axes"])
+            seen = transform.apply(seen, **drawn)
+        return self._intensities(image=seen["image"])["image"], geometry
 
-        Args:
-            image: patch (C, *cut_size) float32, cut from a case.
-            inside: (1, *cut_size) bool, whether a voxel of the patch is inside the case.
 
-        Returns:
-            The view (C, *size), the source of each of its voxels in voxels of the patch (axes, *size), and whether
-            that source is inside the case (*size) bool.
-        """
-        axes = [torch.arange(edge, dtype=torch.float32) for edge in image.shape[1:]]
-        coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-        seen = self._geometry(image=torch.cat((image, coordinates, inside.float())))["image"]
-        view, source, certain = seen.split((len(image), len(axes), 1))
-        # Next to the case's border, interpolation has falsified the coordinates too.
-        return self._intensities(image=view)["image"], source, certain[0] > 0.999
+def _sampled(geometry: Geometry, grid: torch.Tensor, shape: torch.Size) -> Geometry:
+    """With the affine map of a grid for grid_sample, (x, y[, z], axes), over the last axes of an image."""
+    edges = torch.tensor(shape)
+    places = ((grid.double().flip(-1) + 1) * edges - 1) / 2  # grid_sample has reversed axes, -1 and 1 at outer edges
+    matrix, shift = geometry.matrix.clone(), geometry.shift.clone()
+    first = len(matrix) - len(edges)  # with nnU-Net's dummy 2D, the first axis stays
+    start = places[(0,) * len(edges)]
+    for axis, number in enumerate(grid.shape[:-1]):
+        end = places.select(axis, number - 1)[(0,) * (len(edges) - 1)]
+        matrix[first + axis, first:] = (end - start) / max(1, number - 1)
+    shift[first:] = start
+    return geometry._replace(matrix=matrix, shift=shift)
+
+
+def _mirrored(geometry: Geometry, axes: list[int]) -> Geometry:
+    shift, matrix = geometry.shift.clone(), geometry.matrix.clone()
+    for axis in axes:
+        shift += (geometry.size[axis] - 1) * matrix[axis]
+        matrix[axis] *= -1
+    return geometry._replace(matrix=matrix, shift=shift)
 
 
 def shared_locations(
-    first: tuple[torch.Tensor, torch.Tensor],
-    second: tuple[torch.Tensor, torch.Tensor],
-    number: int,
-    rng: np.random.Generator,
+    first: Geometry, second: Geometry, inside: Box, number: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draws up to `number` voxels of the first view that the second view shows too.
 
     Args:
-        first: sources (axes, *size) and whether they are inside the case (*size), from LocatedViews.
-        second: the same of the second view.
+        first: of the first view.
+        second: of the second view.
+        inside: the part of the patch that is inside the case.
         number: largest number of voxels.
         rng: draws the voxels.
 
     Returns:
         Voxels of the first view (n, axes) int64, their places in the second view (n, axes) float32 in voxels of its
-        grid, and their sources (n, axes) float32.
+        grid, and their sources in the patch (n, axes) float32.
     """
-    source, inside = first
-    size = torch.tensor(second[1].shape)
-    voxels = inside.nonzero()
-    voxels = voxels[torch.from_numpy(rng.permutation(len(voxels))[: 20 * number])]
-    sources = _sources_at(source, voxels)
-    geometry = _geometry_of(*second, rng)
-    if geometry is None:
-        return voxels[:0], sources[:0], sources[:0]
-    places = ((sources.double() - geometry[-1]) @ torch.linalg.inv(geometry[:-1])).float()
+    volume = int(first.size.prod())
+    drawn = rng.choice(volume, min(volume, CANDIDATES * number), replace=False)
+    voxels = torch.from_numpy(np.stack(np.unravel_index(drawn, first.size.tolist()), axis=1))
+    sources = first.sources(voxels)
+    places = second.places(sources)
     nearest = places.round().long()
-    seen = ((nearest >= 0) & (nearest < size)).all(dim=1)
-    # Features are interpolated between voxels, so the neighbours of a place have to be inside too.
-    pool = get_matching_pool_op(dimension=len(size), pool_type="max")(3, stride=1, padding=1)
-    near_outside = pool((~second[1]).float()[None, None])[0, 0] > 0
-    seen[seen.clone()] = ~near_outside[tuple(nearest[seen].T)]
-    return voxels[seen][:number], places[seen][:number], sources[seen][:number]
-
-
-def _geometry_of(source: torch.Tensor, inside: torch.Tensor, rng: np.random.Generator) -> torch.Tensor | None:
-    """Returns the affine map from a view's voxels to their sources, (axes + 1, axes) float64 with the shift last.
-
-    Rotation, scaling, shift and mirroring are affine, so a fit to a few voxels is exact. Returns None if too few
-    voxels are inside the case for a fit.
-    """
-    voxels = inside.nonzero()
-    voxels = voxels[torch.from_numpy(rng.permutation(len(voxels))[:FIT_VOXELS])]
-    known = torch.cat((voxels.double(), torch.ones(len(voxels), 1, dtype=torch.float64)), dim=1)
-    if not len(voxels) or torch.linalg.matrix_rank(known) < known.shape[1]:
-        return None
-    return torch.linalg.lstsq(known, _sources_at(source, voxels).double()).solution
-
-
-def _sources_at(source: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
-    """(axes, *size), (n, axes) -> (n, axes)."""
-    index = (slice(None), *voxels.T)
-    return source[index].T
+    seen = inside.holds(sources) & ((nearest >= 0) & (nearest < second.size)).all(dim=1)
+    # Features are interpolated between voxels, so the neighbours of a place have to be inside too: as the case is a
+    # box, the outermost ones.
+    for step in product((-1, 1), repeat=len(second.size)):
+        neighbours = (nearest + torch.tensor(step)).clamp(min=0).minimum(second.size - 1)
+        seen &= inside.holds(second.sources(neighbours))
+    return voxels[seen][:number], places[seen][:number].float(), sources[seen][:number].float()

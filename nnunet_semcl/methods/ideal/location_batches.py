@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.files.cases import open_case
-from nnunet_semcl.methods.ideal.located_views import LocatedViews, shared_locations
+from nnunet_semcl.methods.ideal.located_views import Box, LocatedViews, shared_locations
 
 DRAWS = 20
 FEWEST = 8  # if two views share fewer locations, another patch is drawn
@@ -107,13 +107,11 @@ class LocationBatches(Dataset):
             start = np.floor(centre - size / 2).astype(int)
             box = np.stack((start, start + size), axis=1).tolist()
             image = crop_and_pad_nd(volume, box, 0).astype(np.float32, copy=False)
-            inside = np.zeros((1, *size), bool)
-            covered = tuple(slice(max(0, -s), max(0, n - s)) for s, n in zip(start, shape, strict=True))
-            inside[0][covered] = True
+            inside = Box(torch.from_numpy(np.maximum(0, -start)), torch.from_numpy(np.minimum(size, shape - start) - 1))
             if two_d:
-                image, inside = image[:, 0], inside[:, 0]
-            query, key = (self.views(torch.from_numpy(image), torch.from_numpy(inside)) for _ in range(2))
-            voxels, places, sources = shared_locations(query[1:], key[1:], self.locations, rng)
+                image, inside = image[:, 0], Box(inside.first[1:], inside.last[1:])
+            (query, of_query), (key, of_key) = (self.views(torch.from_numpy(image)) for _ in range(2))
+            voxels, places, sources = shared_locations(of_query, of_key, inside, self.locations, rng)
             if len(voxels) >= min(FEWEST, self.locations):
-                return query[0], key[0], voxels, places, sources, redrawn
+                return query, key, voxels, places, sources, redrawn
         return None

@@ -1,24 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_semcl.methods.ideal.located_views import LocatedViews, shared_locations
+from nnunet_semcl.methods.ideal.located_views import Box, Geometry, LocatedViews, shared_locations
 
 
-def drawn(size: tuple[int, ...], dummy: bool, seed: int, inside: Callable[..., torch.Tensor] | None = None) -> tuple:
-    """Two views of an image whose channels are its coordinates, without intensity augmentation."""
+def drawn(size: tuple[int, ...], dummy: bool, seed: int) -> tuple:
+    """Two views of an image whose channels are its coordinates, without intensity augmentation; all of it is inside."""
     np.random.seed(seed)
     torch.manual_seed(seed)
     views = LocatedViews(size, (-np.pi, np.pi), tuple(range(len(size))), dummy)
     views._intensities = lambda **data: data
     image = torch.stack(torch.meshgrid(*(torch.arange(float(c)) for c in views.cut_size), indexing="ij"))
-    inside = torch.ones(1, *views.cut_size, dtype=torch.bool) if inside is None else inside(views.cut_size)
-    return views(image, inside), views(image, inside)
+    edges = torch.tensor(views.cut_size)
+    return views(image), views(image), Box(torch.zeros_like(edges), edges - 1)
 
 
 def at(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -35,8 +34,8 @@ def at(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 def test_coordinates_at_shared_locations_agree_within_half_a_voxel(
     size: tuple[int, ...], dummy: bool, seed: int
 ) -> None:
-    (first, *one), (second, *other) = drawn(size, dummy and len(size) == 3, seed)
-    voxels, places, sources = shared_locations(one, other, 50, np.random.default_rng(seed))
+    (first, one), (second, other), inside = drawn(size, dummy and len(size) == 3, seed)
+    voxels, places, sources = shared_locations(one, other, inside, 50, np.random.default_rng(seed))
     assert len(voxels) == len(places) == len(sources) > 0
     torch.testing.assert_close(first[(slice(None), *voxels.T)].T, sources, atol=1e-3, rtol=0)
     edge = torch.tensor(size) - 1
@@ -47,38 +46,44 @@ def test_coordinates_at_shared_locations_agree_within_half_a_voxel(
 
 
 def test_locations_are_distinct_and_limited_in_number() -> None:
-    (_, *one), (_, *other) = drawn((32, 32), False, 0)
-    voxels, places, _ = shared_locations(one, other, 40, np.random.default_rng(0))
+    (_, one), (_, other), inside = drawn((32, 32), False, 0)
+    voxels, places, _ = shared_locations(one, other, inside, 40, np.random.default_rng(0))
     assert len(voxels) == len(voxels.unique(dim=0)) == 40
     assert (voxels - places).abs().max() > 1
 
 
-def test_no_location_is_outside_the_case() -> None:
-    def left_half(size: tuple[int, ...]) -> torch.Tensor:
-        inside = torch.zeros(1, *size, dtype=torch.bool)
-        inside[:, : size[0] // 2] = True
-        return inside
-
-    (_, *one), (_, *other) = drawn((32, 32), False, 3, left_half)
-    _, _, sources = shared_locations(one, other, 500, np.random.default_rng(0))
-    views = LocatedViews((32, 32), (-np.pi, np.pi), (0, 1), False)
-    assert 0 < sources[:, 0].max() < views.cut_size[0] // 2
+@pytest.mark.parametrize("size", [(32, 32), (16, 32, 32)])
+def test_no_location_is_outside_the_case(size: tuple[int, ...]) -> None:
+    found = 0
+    for seed in range(20):
+        (_, one), (second, other), inside = drawn(size, False, seed)
+        half = Box(inside.first, inside.last // torch.tensor([2, *[1] * (len(size) - 1)]))
+        _, places, sources = shared_locations(one, other, half, 500, np.random.default_rng(seed))
+        found += len(sources)
+        assert (sources[:, 0] <= half.last[0] + 1e-3).all()
+        # What is interpolated at a place comes from inside too: the first channel is the first coordinate.
+        outside = (second[:1] > half.last[0] + 1e-3).float()
+        assert not at(outside, places).any()
+    assert found > 20
 
 
 def test_views_that_share_nothing_give_no_location() -> None:
-    (_, *one), (_, *other) = drawn((16, 16), False, 0, lambda size: torch.zeros(1, *size, dtype=torch.bool))
-    assert all(len(part) == 0 for part in shared_locations(one, other, 10, np.random.default_rng(0)))
+    (_, one), (_, other), inside = drawn((16, 16), False, 0)
+    nothing = Box(inside.last + 1, inside.first)
+    locations = shared_locations(one, other, nothing, 10, np.random.default_rng(0))
+    assert all(len(part) == 0 for part in locations)
 
 
-def test_intensities_leave_the_coordinates_alone() -> None:
-    np.random.seed(0)
-    torch.manual_seed(0)
-    views = LocatedViews((24, 24), (-0.5, 0.5), (0, 1), False)
-    image = torch.rand(2, *views.cut_size)
-    inside = torch.ones(1, *views.cut_size, dtype=torch.bool)
-    view, source, certain = views(image, inside)
-    assert view.shape == (2, 24, 24)
-    assert source.shape == (2, 24, 24)
-    assert certain.shape == (24, 24)
-    assert source.min() >= 0
-    assert source.max() <= max(views.cut_size) - 1
+def test_intensities_leave_the_geometry_alone() -> None:
+    def view(intensities: bool) -> tuple[torch.Tensor, Geometry]:
+        np.random.seed(0)
+        torch.manual_seed(0)
+        views = LocatedViews((24, 24), (-0.5, 0.5), (0, 1), False)
+        if not intensities:
+            views._intensities = lambda **data: data
+        return views(torch.rand(2, *views.cut_size, generator=torch.Generator().manual_seed(0)))
+
+    (changed, geometry), (plain, expected) = view(True), view(False)
+    assert changed.shape == plain.shape == (2, 24, 24)
+    assert not torch.equal(changed, plain)
+    assert all(torch.equal(a, b) for a, b in zip(geometry, expected, strict=True))
