@@ -36,7 +36,7 @@ def main() -> None:
     blobs = [
         gaussian_filter(rng.normal(size=(PATCHES, *size)), (0, *[args.edge / 10] * 3)) for _ in range(args.classes)
     ]
-    classes = torch.from_numpy(np.stack(blobs).argmax(0))
+    classes = torch.from_numpy(np.stack(blobs).argmax(0).astype(np.int16))
     rotation = (-np.pi / 6, np.pi / 6)
     augment = nnUNetTrainer.get_training_transforms(size, rotation, [[1.0] * 3], (0, 1, 2), False)
     larger = [round(1.3 * args.edge)] * 3  # nnU-Net cuts a larger patch, of which a turned one is taken
@@ -47,7 +47,9 @@ def main() -> None:
         for _ in range(PATCHES):
             augment(image=image.clone(), segmentation=segmentation.clone())
 
-    sampling = median(lambda: sample_voxels(classes, VOXELS, np.random.default_rng(0)), args.repeats)
+    sampling = median(
+        lambda: sample_voxels(classes, range(args.classes), VOXELS, np.random.default_rng(0)), args.repeats
+    )
     nnunet = median(augmented, args.repeats)
     print(f"{PATCHES} patches of {args.edge}^3, {args.classes} classes, one thread, {args.repeats} repeats")
     print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from nnunet_semcl.losses.deep_supervision import levels_of
 
 BOUNDARY_SHARE = 0.5
 CANDIDATES = 32  # at a boundary are some per cent of a large organ's voxels
-MOST_COUNTED = 2**16
 
 
 class VoxelBatches(Dataset):
@@ -32,6 +31,7 @@ class VoxelBatches(Dataset):
         self.patches = patches
         self.voxels = voxels
         self.labels = labels
+        self.classes = possible_classes(labels).tolist()
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         """Draws batch number `number`, of P patches with V voxels in total.
@@ -46,7 +46,7 @@ class VoxelBatches(Dataset):
         batch = self.patches[number]
         classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
         with seeded(self.patches.seed, number) as rng:
-            voxel, voxel_class, boundary = sample_voxels(classes, self.voxels, rng)
+            voxel, voxel_class, boundary = sample_voxels(classes, self.classes, self.voxels, rng)
         return {
             "patch": batch["image"],
             "target": batch["target"],
@@ -62,10 +62,10 @@ def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
 
     Voxels with the ignore label, and those that may be an object that was not found, are UNKNOWN.
 
-    Shape: nnU-Net's target at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) int64.
+    Shape: nnU-Net's target at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) integers.
     """
     if not labels.has_regions:
-        classes = target[:, 0].long()
+        classes = target[:, 0]  # int16: many times as fast to search as int64
         return classes if labels.ignore_label is None else classes.masked_fill(classes >= labels.ignore_label, UNKNOWN)
     regions = len(labels.foreground_regions)  # an ignore label adds channels
     bits = 2 ** torch.arange(regions).view(-1, *[1] * (target.ndim - 2))
@@ -83,38 +83,40 @@ def possible_classes(labels: LabelManager) -> torch.Tensor:
 
 
 def sample_voxels(
-    segmentations: torch.Tensor, number: int, rng: np.random.Generator
+    segmentations: torch.Tensor, classes: Sequence[int], number: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draws up to `number` voxels, equally many per class; a class with fewer voxels gives all of them.
 
     Each class gets at least two, a pair to contrast: if `number` is too small for that, it draws some of the classes.
-    UNKNOWN is not a class. Boundaries are looked for among CANDIDATES times as many voxels as a class gives.
+    Boundaries are looked for among CANDIDATES times as many voxels as a class gives.
 
-    Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64, and
-    whether they are at a boundary, (V,) bool.
+    Shape: segmentations (B, X, Y[, Z]) integers, of which those in `classes` are drawn -> positions (V,) int64 in the
+    flattened batch, classes (V,) int64, and whether they are at a boundary, (V,) bool.
     """
     volume = segmentations.numpy()
     flat = volume.reshape(-1)
-    positions, classes = [], []
-    labels = _values(flat)
-    labels = labels[labels != UNKNOWN]
-    if 2 * len(labels) > number:
-        labels = np.sort(rng.choice(labels, number // 2, replace=False))
-    for label in labels:
-        per_class = number // len(labels)
-        voxels = np.flatnonzero(flat == label)
-        candidates = _draw(voxels, CANDIDATES * per_class, rng)
-        edge = candidates[at_boundary(volume, candidates)][: int(per_class * BOUNDARY_SHARE)]
-        others = _draw(voxels, per_class, rng)  # so many that enough are left without those drawn twice
-        rest = others[~np.isin(others, edge)][: per_class - len(edge)]
-        positions.append(np.concatenate((edge, rest)))
-        classes.append(np.full(len(edge) + len(rest), label, np.int64))
-    if not positions:
+    found = {label: np.flatnonzero(flat == label) for label in classes}
+    found = {label: voxels for label, voxels in found.items() if len(voxels)}
+    if not found:
         none = torch.empty(0, dtype=torch.int64)
         return none, none, none.bool()
-    drawn = np.concatenate(positions)
-    of_class, boundary = np.concatenate(classes), at_boundary(volume, drawn)
-    return torch.from_numpy(drawn), torch.from_numpy(of_class), torch.from_numpy(boundary)
+    if 2 * len(found) > number:
+        found = {label: found[label] for label in np.sort(rng.choice(list(found), number // 2, replace=False)).tolist()}
+    per_class = number // len(found)
+    # Boundaries are tested once, for all classes: most of the time would go into starting numpy's operations.
+    candidates = [_draw(voxels, CANDIDATES * per_class, rng) for voxels in found.values()]
+    others = [_draw(voxels, per_class, rng) for voxels in found.values()]  # enough, without those drawn twice
+    ends = np.cumsum([len(voxels) for voxels in (*candidates, *others)])[:-1]
+    edges = np.split(at_boundary(volume, np.concatenate((*candidates, *others))), ends)
+    positions, boundary = [], []
+    for voxels, edge, more, more_edge in zip(candidates, edges, others, edges[len(others) :], strict=False):
+        first = voxels[edge][: int(per_class * BOUNDARY_SHARE)]
+        new = np.flatnonzero(~np.isin(more, first))[: per_class - len(first)]
+        positions.append(np.concatenate((first, more[new])))
+        boundary.append(np.concatenate((np.ones(len(first), bool), more_edge[new])))
+    drawn = torch.from_numpy(np.concatenate(positions))
+    of_class = torch.tensor(list(found)).repeat_interleave(torch.tensor([len(voxels) for voxels in positions]))
+    return drawn, of_class, torch.from_numpy(np.concatenate(boundary))
 
 
 def _draw(voxels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
@@ -122,22 +124,18 @@ def _draw(voxels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarr
     return rng.choice(voxels, min(number, len(voxels)), replace=False)
 
 
-def _values(array: np.ndarray) -> np.ndarray:
-    """The values of an array of integers, ascending; few small ones are counted, which is faster than sorting."""
-    low, high = int(array.min()), int(array.max())
-    return np.flatnonzero(np.bincount(array - low)) + low if high - low < MOST_COUNTED else np.unique(array)
-
-
 def at_boundary(segmentations: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Returns whether voxels have a neighbour of another class, diagonal ones too.
 
     Shape: (B, X, Y[, Z]) integers, (V,) in the flattened batch -> (V,) bool.
     """
-    own = segmentations.reshape(-1)[positions]
-    image, *place = np.unravel_index(positions, segmentations.shape)
-    found = np.zeros(len(positions), bool)
-    for step in product((-1, 0, 1), repeat=len(place)):
-        ends = zip(place, step, segmentations.shape[1:], strict=True)
-        neighbour = (image, *(np.clip(coordinate + by, 0, size - 1) for coordinate, by, size in ends))
-        found |= segmentations[neighbour] != own
-    return found
+    flat = segmentations.reshape(-1)
+    own = flat[positions]
+    ways = [np.zeros_like(positions)]  # to each neighbour, in the flattened batch
+    rest, stride = positions, 1
+    for size in segmentations.shape[:0:-1]:
+        rest, place = np.divmod(rest, size)
+        steps = (np.where(place > 0, -stride, 0), np.zeros_like(place), np.where(place < size - 1, stride, 0))
+        ways = [way + step for way in ways for step in steps]
+        stride *= size
+    return np.any([flat[positions + way] != own for way in ways], axis=0)
