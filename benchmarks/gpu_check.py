@@ -213,7 +213,7 @@ class Check:
         """A row for each loss and number of embeddings: milliseconds of forward and backward, and peak memory."""
         numbers = ["256", "1024"] if self.args.quick else ["256", "512", "1024", "4096", "12288", "65536"]
         # In a process of its own: what it takes of the GPU's memory, it gives back.
-        command = [sys.executable, str(HERE / "loss_speed.py"), "-device", self.args.device, "-n", *numbers]
+        command = [sys.executable, str(HERE / "loss_speed.py"), "--json", "-device", self.args.device, "-n", *numbers]
         _, output = self._call("losses", command, self.end - time.time())
         return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 

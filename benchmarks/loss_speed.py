@@ -1,10 +1,11 @@
-"""Time and memory of the contrastive losses and of what they are measured against, on any device.
+"""Time and memory of the contrastive losses, of their plain formulas and of other libraries, on any device.
 
-    python benchmarks/loss_speed.py -device cuda [-n 256 4096 65536]
+    python benchmarks/loss_speed.py [-device cuda] [-n 256 4096 65536] [--json]
 
-Prints a JSON object a line: median milliseconds of forward and backward, their range, and the MiB that they add at
-their peak (CUDA only; on the CPU benchmarks/supcon_loss.py measures memory). Plain: the formula as it stands in the
-losses' documentation, with all N x N similarities at once.
+Prints a table, with --json an object a line: median milliseconds of forward and backward, all sides taking turns in one
+process, their range, and the MiB that they add at their peak (on the CPU each side in a fresh process). Plain: the
+formula as it stands in the losses' documentation, with all N x N similarities at once. lightly has no SupCon, but its
+NT-Xent is SupCon of classes with two members, so that row has other labels. What would not fit into memory is left out.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +31,9 @@ from nnunet_semcl.losses.dense_contrast import DenseContrastiveLoss
 from nnunet_semcl.losses.supcon import SupConLoss
 
 TEMPERATURE, RADIUS, CLASSES, IMAGES = 0.3, 10.0, 14, 4
+OURS = ("SupConLoss", "DenseContrastiveLoss")
+COPIES = 8  # of the N x N similarities that a plain formula holds, with its gradient
+MOST_REPEATS, SECONDS = 15, 20  # of each side and N
 Loss = Callable[..., Tensor]
 
 
@@ -48,65 +58,129 @@ def peer_supcon() -> Loss:
     return PeerLoss(TEMPERATURE)
 
 
+def peer_ntxent() -> Loss:
+    from lightly.loss import NTXentLoss
+
+    loss = NTXentLoss(TEMPERATURE)
+    return lambda embeddings, labels: loss(*embeddings.chunk(2))
+
+
 SIDES: dict[str, Callable[[], Loss]] = {
     "SupConLoss": lambda: SupConLoss(TEMPERATURE),
     "plain SupCon": lambda: plain_supcon,
     "pytorch-metric-learning SupCon": peer_supcon,
+    "SupConLoss, pairs": lambda: SupConLoss(TEMPERATURE),
+    "lightly NT-Xent, pairs": peer_ntxent,
     "DenseContrastiveLoss": lambda: DenseContrastiveLoss(TEMPERATURE, RADIUS),
     "plain dense": lambda: plain_dense,
 }
 
 
-def measure(side: str, n: int, d: int, device: torch.device, repeats: int = 7) -> dict[str, float | str]:
-    """Median milliseconds of forward and backward, their range, MiB added at their peak (CUDA only), and the loss."""
-    inputs = _inputs(side, n, d, device)
-    try:
-        loss = SIDES[side]()
-        for _ in range(2):
-            value = loss(*inputs)
-            torch.autograd.grad(value, inputs[0])
-        _wait(device)
-        before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        times = []
-        for _ in range(repeats):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-device", default="cpu")
+    parser.add_argument("-n", nargs="+", type=int, default=[256, 512, 1024, 4096, 12288, 65536])
+    parser.add_argument("--dim", type=int, default=128, help="length of an embedding")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if not args.json:
+        print("| N | loss | ms (range) | MiB | value |\n|---|---|---|---|---|")
+    for n in args.n:
+        for row in measured(n, args.dim, torch.device(args.device)):
+            print(json.dumps(row) if args.json else line(row), flush=True)
+
+
+def line(row: dict[str, Any]) -> str:
+    if "failed" in row:
+        return f"| {row['n']} | {row['side']} | {row['failed']} | | |"
+    return (
+        f"| {row['n']} | {row['side']} | {row['ms']:.1f} ({row['ms_low']:.1f} to {row['ms_high']:.1f}) "
+        f"| {row['mib']:.1f} | {row['loss']:.6f} |"
+    )
+
+
+def measured(n: int, d: int, device: torch.device) -> Iterator[dict[str, Any]]:
+    """A row for each side."""
+    rows: dict[str, dict[str, Any]] = {side: {"n": n, "side": side} for side in SIDES}
+    running: dict[str, Loss] = {}
+    for side, row in rows.items():
+        try:
+            if not side.startswith(OURS) and COPIES * 4 * n * n > _free(device):
+                raise MemoryError(f"about {COPIES * 4 * n * n / 2**30:.0f} GiB are needed")
+            row["mib"] = _memory(side, n, d, device)
+            running[side] = SIDES[side]()
+        except (torch.OutOfMemoryError, MemoryError, ImportError) as error:
+            row["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+    inputs = {side: _inputs(side, n, d, device) for side in running}
+    times: dict[str, list[float]] = {side: [] for side in running}
+    turn, begun = 0, time.perf_counter()
+    while turn < 4 or (turn < MOST_REPEATS and time.perf_counter() - begun < SECONDS * len(running)):
+        for side, loss in running.items():
             started = time.perf_counter()
-            torch.autograd.grad(loss(*inputs), inputs[0])
-            _wait(device)
-            times.append(1000 * (time.perf_counter() - started))
-        memory = torch.cuda.max_memory_allocated() - before if device.type == "cuda" else 0
-    except (torch.OutOfMemoryError, ImportError) as error:
-        return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
-    figures = {"ms": statistics.median(times), "ms_spread": max(times) - min(times), "mib": memory / 2**20}
-    return {**figures, "loss": value.item()}
+            rows[side]["loss"] = _step(loss, inputs[side], device)
+            times[side].append(1000 * (time.perf_counter() - started))
+        turn += 1
+    for side in running:
+        seen = times[side][1:]  # the first turn warms up
+        rows[side] |= {"ms": statistics.median(seen), "ms_low": min(seen), "ms_high": max(seen)}
+    yield from rows.values()
+
+
+def _step(loss: Loss, inputs: tuple[Tensor, ...], device: torch.device) -> float:
+    value = loss(*inputs)
+    torch.autograd.grad(value, inputs[0])
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return value.item()
 
 
 def _inputs(side: str, n: int, d: int, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(n, d, generator=generator).to(device).requires_grad_()
-    if "upCon" in side:
+    if "pairs" in side:
+        return embeddings, torch.arange(n // 2).repeat(2).to(device)
+    if "SupCon" in side:
         return embeddings, torch.randint(CLASSES, (n,), generator=generator).to(device)
     key = torch.randn(n, d, generator=generator).to(device)
     image = (torch.arange(n) * IMAGES // n).to(device)
     return embeddings, key, image, (200 * torch.rand(n, 3, generator=generator)).to(device)
 
 
-def _wait(device: torch.device) -> None:
+def _memory(side: str, n: int, d: int, device: torch.device) -> float:
+    """MiB that a forward and backward add at their peak."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        loss, inputs = SIDES[side](), _inputs(side, n, d, device)
+        _step(loss, inputs, device)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        _step(loss, inputs, device)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_resident, side, n, d).result()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-device", default="cpu")
-    parser.add_argument("-n", nargs="+", type=int, default=[256, 512, 1024, 4096, 12288])
-    parser.add_argument("--dim", type=int, default=128, help="length of an embedding")
-    args = parser.parse_args()
-    for n in args.n:
-        for side in SIDES:
-            figures = measure(side, n, args.dim, torch.device(args.device))
-            print(json.dumps({"n": n, "side": side, **figures}), flush=True)
+def _resident(side: str, n: int, d: int) -> float:
+    """The same on the CPU; to be called in a fresh process, which holds nothing else."""
+    torch.set_num_threads(1)
+    loss, device = SIDES[side](), torch.device("cpu")
+    _step(loss, _inputs(side, 256, 16, device), device)  # loads what libraries load when they are first called
+    inputs = _inputs(side, n, d, device)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = _status("VmRSS")
+    _step(loss, inputs, device)
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(name: str) -> int:
+    """A figure of this process in kB."""
+    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dense contrastive loss, computed exactly in tiles of rows: memory grows with N, not with N x N."""
+"""Dense contrastive loss, computed exactly; many locations in tiles of rows: memory grows with N, not with N x N."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_semcl.losses.tiles import tile_rows
+from nnunet_semcl.losses.tiles import are_few, tile_rows
 
 
 class DenseContrastiveLoss(nn.Module):
@@ -65,9 +65,9 @@ class DenseContrastiveLoss(nn.Module):
         precise = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             q, k = F.normalize(query.to(precise)), F.normalize(key.detach().to(precise))
-            step = tile_rows(q)
-            if step == n:
+            if are_few(q):
                 return self._rows(q, k, image, position, 0).mean()
+            step = tile_rows(q)
             tiles = [
                 checkpoint(self._rows, q[start : start + step], k, image, position, start, use_reentrant=False)
                 for start in range(0, n, step)

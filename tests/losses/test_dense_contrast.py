@@ -48,14 +48,16 @@ def locations(
     axes=st.integers(2, 3),
     radius=st.sampled_from((0.0, 1.0, 3.5, 100.0)),
     temperature=st.sampled_from((0.07, 0.2, 1.0)),
+    few=st.sampled_from((0, 2048)),
     rows=st.sampled_from((1, 5, 256)),
     seed=st.integers(0, 99),
 )
 def test_loss_and_gradient_equal_the_plain_formula(
-    n: int, axes: int, radius: float, temperature: float, rows: int, seed: int
+    n: int, axes: int, radius: float, temperature: float, few: int, rows: int, seed: int
 ) -> None:
     inputs = locations(n, axes, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "FEW", few)
         patch.setattr(tiles, "ROWS_ON_CPU", rows)
         loss = DenseContrastiveLoss(temperature, radius)(*inputs)
         (gradient,) = torch.autograd.grad(loss, inputs[0])

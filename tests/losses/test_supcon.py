@@ -81,7 +81,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute it; a CPU by itself takes tiles."""
     if request.param == "plain":
-        monkeypatch.setattr(supcon, "are_few", lambda embeddings: True)
+        monkeypatch.setattr(supcon, "_plain_is_faster", lambda embeddings: True)
     return request.param
 
 
