@@ -22,7 +22,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-os.environ["nnUNet_n_proc_DA"] = "0"
+os.environ.setdefault("nnUNet_n_proc_DA", "0")
 os.environ.setdefault("nnUNet_compile", "false")
 
 import torch
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["SemCL", "IDEAL"], help="methods")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    sides = [nnunet(args)]
+    sides = list(nnunet(args))
     if "SemCL" in args.only:
         sides += semcl(args)
     if "IDEAL" in args.only:
@@ -139,8 +139,8 @@ def middle(values: Any, digits: int) -> str:
     return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def nnunet(args: argparse.Namespace) -> Side:
-    return training("nnU-Net's training", started(NNUNet, args))
+def nnunet(args: argparse.Namespace) -> Iterator[Side]:
+    yield training("nnU-Net's training", started(NNUNet, args))
 
 
 def semcl(args: argparse.Namespace) -> Iterator[Side]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -31,7 +29,6 @@ class VoxelBatches(Dataset):
         self.patches = patches
         self.voxels = voxels
         self.labels = labels
-        self.classes = possible_classes(labels).tolist()
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         """Draws batch number `number`, of P patches with V voxels in total.
@@ -46,7 +43,7 @@ class VoxelBatches(Dataset):
         batch = self.patches[number]
         classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
         with seeded(self.patches.seed, number) as rng:
-            voxel, voxel_class, boundary = sample_voxels(classes, self.classes, self.voxels, rng)
+            voxel, voxel_class, boundary = sample_voxels(classes, self.voxels, rng)
         return {
             "patch": batch["image"],
             "target": batch["target"],
@@ -65,11 +62,11 @@ def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:
     Shape: nnU-Net's target at full resolution, labels (P, 1, ...) or regions (P, R, ...) -> (P, ...) integers.
     """
     if not labels.has_regions:
-        classes = target[:, 0]  # int16: many times as fast to search as int64
+        classes = target[:, 0]  # int16, which is sorted many times as fast as int64
         return classes if labels.ignore_label is None else classes.masked_fill(classes >= labels.ignore_label, UNKNOWN)
     regions = len(labels.foreground_regions)  # an ignore label adds channels
     bits = 2 ** torch.arange(regions).view(-1, *[1] * (target.ndim - 2))
-    classes = (target[:, :regions] * bits).sum(dim=1).long()
+    classes = (target[:, :regions] * bits).sum(dim=1).to(torch.int16 if regions < 15 else torch.int64)
     return classes.masked_fill(target[:, regions:].any(dim=1), UNKNOWN)
 
 
@@ -83,20 +80,22 @@ def possible_classes(labels: LabelManager) -> torch.Tensor:
 
 
 def sample_voxels(
-    segmentations: torch.Tensor, classes: Sequence[int], number: int, rng: np.random.Generator
+    segmentations: torch.Tensor, number: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draws up to `number` voxels, equally many per class; a class with fewer voxels gives all of them.
 
-    Each class gets at least two, a pair to contrast: if `number` is too small for that, it draws some of the classes.
-    Boundaries are looked for among CANDIDATES times as many voxels as a class gives.
+    UNKNOWN is not a class. Each class gets at least two, a pair to contrast: if `number` is too small for that, some of
+    the classes are drawn. Boundaries are looked for among CANDIDATES times as many voxels as a class gives.
 
-    Shape: segmentations (B, X, Y[, Z]) integers, of which those in `classes` are drawn -> positions (V,) int64 in the
-    flattened batch, classes (V,) int64, and whether they are at a boundary, (V,) bool.
+    Shape: segmentations (B, X, Y[, Z]) integers -> positions (V,) int64 in the flattened batch, classes (V,) int64, and
+    whether they are at a boundary, (V,) bool.
     """
     volume = segmentations.numpy()
     flat = volume.reshape(-1)
-    found = {label: np.flatnonzero(flat == label) for label in classes}
-    found = {label: voxels for label, voxels in found.items() if len(voxels)}
+    order = np.argsort(flat, kind="stable")  # int16 in linear time, however many classes there are
+    by_class = np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
+    found = {int(flat[voxels[0]]): voxels for voxels in by_class}
+    found.pop(UNKNOWN, None)
     if not found:
         none = torch.empty(0, dtype=torch.int64)
         return none, none, none.bool()

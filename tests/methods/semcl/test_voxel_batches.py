@@ -38,7 +38,7 @@ def test_equally_many_of_each_class_within_the_number_asked_for(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     segmentations = torch.randint(UNKNOWN, classes, shape, generator=generator, dtype=torch.int16)
-    voxel, voxel_class, boundary = sample_voxels(segmentations, range(classes), number, np.random.default_rng(seed))
+    voxel, voxel_class, boundary = sample_voxels(segmentations, number, np.random.default_rng(seed))
     assert torch.equal(boundary, boundary_of(segmentations).flatten()[voxel])
     assert voxel.dtype == voxel_class.dtype == torch.int64
     assert torch.equal(segmentations.flatten()[voxel].long(), voxel_class)
@@ -58,7 +58,7 @@ def test_half_are_drawn_at_class_boundaries() -> None:
     boundary = boundary_of(segmentations)
     assert boundary[0, 31:33].all()
     assert boundary.sum() == 2 * 64
-    voxel, _, at_edge = sample_voxels(segmentations, [0, 1], 200, np.random.default_rng(0))
+    voxel, _, at_edge = sample_voxels(segmentations, 200, np.random.default_rng(0))
     assert torch.equal(at_edge, boundary.flatten()[voxel])
     assert 100 <= at_edge.sum() <= 110  # 50 of each class, and a few by chance
 
@@ -69,7 +69,7 @@ def test_the_boundary_of_a_large_object_is_found_among_candidates() -> None:
     assert boundary_of(segmentations).float().mean() < 0.02
     at_edges = {0: 0, 1: 0}
     for seed in range(20):
-        voxel, voxel_class, at_edge = sample_voxels(segmentations, [0, 1], 64, np.random.default_rng(seed))
+        voxel, voxel_class, at_edge = sample_voxels(segmentations, 64, np.random.default_rng(seed))
         assert torch.equal(at_edge, boundary_of(segmentations).flatten()[voxel])
         assert len(voxel) == 64
         for label in at_edges:
@@ -79,7 +79,7 @@ def test_the_boundary_of_a_large_object_is_found_among_candidates() -> None:
 
 
 def test_unknown_voxels_are_not_drawn() -> None:
-    voxel, voxel_class, at_edge = sample_voxels(torch.full((2, 4, 4), UNKNOWN), [0, 1], 10, np.random.default_rng(0))
+    voxel, voxel_class, at_edge = sample_voxels(torch.full((2, 4, 4), UNKNOWN), 10, np.random.default_rng(0))
     assert len(voxel) == len(voxel_class) == len(at_edge) == 0
     assert at_edge.dtype == torch.bool
 
@@ -151,7 +151,7 @@ def test_sixteen_regions_and_more_are_classes_too() -> None:
 def test_many_classes_and_few_voxels_still_make_pairs() -> None:
     """As a process of eight has with 100 classes: none of them may be left with a single voxel, or with none."""
     segmentations = torch.arange(100).repeat_interleave(16).view(1, 40, 40)
-    _, classes, _ = sample_voxels(segmentations, range(100), 64, np.random.default_rng(0))
+    _, classes, _ = sample_voxels(segmentations, 64, np.random.default_rng(0))
     assert classes.unique(return_counts=True)[1].tolist() == [2] * 32
-    drawn = [set(sample_voxels(segmentations, range(100), 64, np.random.default_rng(i))[1].tolist()) for i in range(40)]
+    drawn = [set(sample_voxels(segmentations, 64, np.random.default_rng(i))[1].tolist()) for i in range(40)]
     assert set.union(*drawn) == set(range(100))
