@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--number", type=int, default=2000, help="of batches")
     args = parser.parse_args()
-    args.batches = False
+    args.batches, args.coarse_steps = False, 200
     torch.set_num_threads(1)
     for table in args.tables:
         TABLES[table](args)

@@ -3,9 +3,9 @@
     python benchmarks/loss_speed.py [-device cuda] [-n 256 4096 65536] [--json]
 
 Prints a table, with --json an object a line: median milliseconds of forward and backward, all sides taking turns in one
-process, their range, and the MiB that they add at their peak (on the CPU each side in a fresh process). Plain: the
-formula as it stands in the losses' documentation, with all N x N similarities at once. lightly has no SupCon, but its
-NT-Xent is SupCon of classes with two members, so that row has other labels. What would not fit into memory is left out.
+process, their range, and the MiB that they add at their peak (on the CPU in another process). Plain: the formula as it
+stands in the losses' documentation, with all N x N similarities at once. lightly has no SupCon, but its NT-Xent is
+SupCon of classes with two members, so that row has other labels. What would not fit into memory is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if not args.json:
         print("| N | loss | ms (range) | MiB | value |\n|---|---|---|---|---|")
-    for n in args.n:
-        for row in measured(n, args.dim, torch.device(args.device)):
-            print(json.dumps(row) if args.json else line(row), flush=True)
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # of processes that start now: what is freed leaves their memory
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for n in args.n:
+            for row in measured(n, args.dim, torch.device(args.device), pool):
+                print(json.dumps(row) if args.json else line(row), flush=True)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -100,22 +102,23 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def measured(n: int, d: int, device: torch.device) -> Iterator[dict[str, Any]]:
+def measured(n: int, d: int, device: torch.device, pool: Executor) -> Iterator[dict[str, Any]]:
     """A row for each side."""
     rows: dict[str, dict[str, Any]] = {side: {"n": n, "side": side} for side in SIDES}
     running: dict[str, Loss] = {}
     for side, row in rows.items():
         try:
-            if not side.startswith(OURS) and COPIES * 4 * n * n > _free(device):
+            if side not in OURS and COPIES * 4 * n * n > _free(device):
                 raise MemoryError(f"about {COPIES * 4 * n * n / 2**30:.0f} GiB are needed")
-            row["mib"] = _memory(side, n, d, device)
+            on_gpu = device.type == "cuda"
+            row["mib"] = _on_gpu(side, n, d) if on_gpu else pool.submit(_on_cpu, side, n, d).result()
             running[side] = SIDES[side]()
         except (torch.OutOfMemoryError, MemoryError, ImportError) as error:
             row["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
     inputs = {side: _inputs(side, n, d, device) for side in running}
     times: dict[str, list[float]] = {side: [] for side in running}
     turn, begun = 0, time.perf_counter()
-    while turn < 4 or (turn < MOST_REPEATS and time.perf_counter() - begun < SECONDS * len(running)):
+    while turn < 2 or (turn < MOST_REPEATS and time.perf_counter() - begun < SECONDS * len(running)):
         for side, loss in running.items():
             started = time.perf_counter()
             rows[side]["loss"] = _step(loss, inputs[side], device)
@@ -147,21 +150,19 @@ def _inputs(side: str, n: int, d: int, device: torch.device) -> tuple[Tensor, ..
     return embeddings, key, image, (200 * torch.rand(n, 3, generator=generator)).to(device)
 
 
-def _memory(side: str, n: int, d: int, device: torch.device) -> float:
+def _on_gpu(side: str, n: int, d: int) -> float:
     """MiB that a forward and backward add at their peak."""
-    if device.type == "cuda":
-        loss, inputs = SIDES[side](), _inputs(side, n, d, device)
-        _step(loss, inputs, device)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        _step(loss, inputs, device)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_resident, side, n, d).result()
+    device = torch.device("cuda")
+    loss, inputs = SIDES[side](), _inputs(side, n, d, device)
+    _step(loss, inputs, device)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    _step(loss, inputs, device)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def _resident(side: str, n: int, d: int) -> float:
-    """The same on the CPU; to be called in a fresh process, which holds nothing else."""
+def _on_cpu(side: str, n: int, d: int) -> float:
+    """The same on the CPU; to be called in a process that gives back what it frees."""
     torch.set_num_threads(1)
     loss, device = SIDES[side](), torch.device("cpu")
     _step(loss, _inputs(side, 256, 16, device), device)  # loads what libraries load when they are first called

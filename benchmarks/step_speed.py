@@ -37,7 +37,6 @@ from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
-COARSE_STEPS = 200  # so that there are masks
 UNLABELLED = 4  # cases that get masks
 
 
@@ -88,6 +87,7 @@ def main() -> None:
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
+    parser.add_argument("--coarse-steps", type=int, default=200, help="so that there are masks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", action="store_true", help="make batches, compute no steps")
     parser.add_argument("--only", nargs="+", default=["SemCL", "IDEAL"], help="methods")
@@ -149,7 +149,7 @@ def semcl(args: argparse.Namespace) -> Iterator[Side]:
     for _ in range(2):  # refinement is pretraining under other masks
         step = phase(f"SemCL's {(found := next(phases)).name}", found)
         if found.name == "coarse" and not args.batches:
-            step.steps(step.batches(COARSE_STEPS))
+            step.steps(step.batches(args.coarse_steps))
         yield step
 
 
