@@ -22,6 +22,7 @@ from nnunet_semcl.files.cases import UNKNOWN, Object, labels_of, open_case, subs
 
 FEWEST_VOXELS = 50  # as in the paper: an object with fewer confident voxels counts as not found
 FEWEST_OF_SIZE = 0.1  # as does one with less than this share of its size in labelled cases
+ENOUGH_OF_SIZE = 0.5  # but not with more than this: on a coarse grid an organ may have 40 voxels
 AGREEMENT = 0.7  # Dice of two predictions of an object below which neither is believed
 SLICES = 16  # whose probabilities are in memory at a time
 
@@ -137,7 +138,10 @@ class PseudoLabelledCases:
 
 def least_voxels(sizes: Sequence[int]) -> int:
     """Returns the number of confident voxels with which an object counts as found, by its sizes in labelled cases."""
-    return max(FEWEST_VOXELS, round(FEWEST_OF_SIZE * float(np.median(sizes or [0]))))
+    if not sizes:
+        return FEWEST_VOXELS
+    size = float(np.median(sizes))
+    return max(1, round(min(max(FEWEST_VOXELS, FEWEST_OF_SIZE * size), ENOUGH_OF_SIZE * size)))
 
 
 def _labels_of_all(objects: Sequence[Object]) -> list[int]:

@@ -117,7 +117,9 @@ def test_an_object_that_is_small_for_its_kind_is_not_found_and_its_voxels_say_no
 
 def test_a_tenth_of_an_objects_median_size_has_to_be_found() -> None:
     assert least_voxels([80_000, 40_000]) == 6000
-    assert least_voxels([20, 20]) == least_voxels([]) == FEWEST_VOXELS
+    assert least_voxels([100, 400]) == least_voxels([]) == FEWEST_VOXELS
+    assert least_voxels([40, 40]) == 20  # of an object that never has 50 voxels
+    assert least_voxels([1]) == 1
 
 
 @pytest.mark.parametrize(("rows_of_second", "believed"), [((0, 8), True), ((2, 9), True), ((5, 9), False)])
