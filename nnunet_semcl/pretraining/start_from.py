@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from nnunet_semcl.errors import InputError, first_names
 from nnunet_semcl.files.checkpoints import load_safely
+from nnunet_semcl.files.splits import Fold
 
 FIX = "Name a checkpoint of this package, of nnU-Net or of nnssl, or remove the setting."
 ENCODER, DECODER, SEG_LAYERS = "encoder.", "decoder.", "decoder.seg_layers."
@@ -33,11 +34,43 @@ class Start:
         file: the checkpoint.
         weights: name in the network -> value.
         report: lines for the log: how much was taken, what was adapted, and what was not taken.
+        dataset: the data set that it is from, None if unknown.
+        fold: of that data set, "all" or a number, None if unknown.
+        used_labels: whether it has learned from labels.
     """
 
     file: Path
     weights: Weights
     report: list[str]
+    dataset: str | None
+    fold: int | str | None
+    used_labels: bool
+
+    def check_has_not_learned_from(self, held_out: set[str], dataset: str, splits: list[Fold]) -> None:
+        """Checks that the weights have not learned from labels of cases that the training validates on.
+
+        Args:
+            held_out: these cases.
+            dataset: their data set.
+            splits: its folds.
+
+        Raises:
+            InputError: they have, so that the fold's Dice would be too good.
+        """
+        if self.dataset != dataset or not self.used_labels:
+            return
+        if self.fold == "all":
+            learned = held_out
+        elif isinstance(self.fold, int) and self.fold < len(splits):
+            learned = held_out & set(splits[self.fold]["train"])
+        else:
+            return
+        if learned:
+            raise InputError(
+                f'"start_from" {self.file} is from fold {self.fold} of this data set, and has learned from the labels '
+                f"of {len(learned)} of the {len(held_out)} cases on which this fold validates",
+                "Name a checkpoint of a fold with the same validation cases, or one that used no labels.",
+            )
 
     @torch.no_grad()
     def apply(self, network: nn.Module, log: Callable[[str], None]) -> None:
@@ -108,7 +141,9 @@ def read_start(file: Path, network: nn.Module, dataset_json: dict[str, Any]) -> 
         _listed("Of other or unknown classes", other_classes),
         _listed("In the file alone", [n for n in weights if _block(n) not in known and not n.startswith(COPY)]),
     ]
-    return Start(file, taken, [line for line in report if line])
+    used_labels = content.get("used_labels", True)  # all but what we wrote without them
+    fold = _init_args(content).get("fold")
+    return Start(file, taken, [line for line in report if line], _dataset_of(content), fold, used_labels)
 
 
 def _weights_of(network: nn.Module) -> Weights:
@@ -171,10 +206,20 @@ def _check_taken(where: str, taken: Weights, own: Weights, network: nn.Module) -
         raise InputError(f"{where}: some of its weights are NaN or infinite", FIX)
 
 
-def _dataset_json_of(content: dict[str, Any]) -> dict[str, Any]:
+def _init_args(content: dict[str, Any]) -> dict[str, Any]:
+    """What nnU-Net's trainer was built with, as far as the checkpoint says so."""
     init_args = content.get("init_args")
-    dataset_json = init_args.get("dataset_json") if isinstance(init_args, dict) else None
+    return init_args if isinstance(init_args, dict) else {}
+
+
+def _dataset_json_of(content: dict[str, Any]) -> dict[str, Any]:
+    dataset_json = _init_args(content).get("dataset_json")
     return dataset_json if isinstance(dataset_json, dict) else {}
+
+
+def _dataset_of(content: dict[str, Any]) -> str | None:
+    plans = _init_args(content).get("plans")
+    return plans.get("dataset_name") if isinstance(plans, dict) else None
 
 
 def _classes(dataset_json: dict[str, Any]) -> tuple[list, Any] | None:
@@ -184,10 +229,7 @@ def _classes(dataset_json: dict[str, Any]) -> tuple[list, Any] | None:
 
 
 def _origin(content: dict[str, Any]) -> str:
-    init_args = content.get("init_args")
-    plans = init_args.get("plans") if isinstance(init_args, dict) else None
-    dataset = plans.get("dataset_name") if isinstance(plans, dict) else None
-    return f"by {content.get('trainer_name', 'an unknown trainer')} on {dataset or 'an unknown data set'}"
+    return f"by {content.get('trainer_name', 'an unknown trainer')} on {_dataset_of(content) or 'an unknown data set'}"
 
 
 def _count(names: Iterable[str], part: str) -> int:

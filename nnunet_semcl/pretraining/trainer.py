@@ -21,6 +21,7 @@ from nnunet_semcl.files.adaptation_plan import adaptation_entry
 from nnunet_semcl.files.checkpoints import load_safely, load_weights, save_atomically
 from nnunet_semcl.files.json_files import read_json, write_json
 from nnunet_semcl.files.model_folder import check_model_folder, set_checkpoints_aside
+from nnunet_semcl.files.splits import read_splits
 from nnunet_semcl.pretraining.phase import PretrainingPhase, checkpoint_name
 from nnunet_semcl.pretraining.schedule import TRAINING, divide_epochs
 from nnunet_semcl.pretraining.semi_supervised_trainer import SemiSupervisedTrainer
@@ -123,6 +124,12 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         file = self.method_settings.start_from  # what --c continues has begun with it
         if file is not None and not self._pretraining_is_done and not self.interrupted_phases():
             self._start = read_start(Path(file), self.planned_network, self.dataset_json)
+            splits = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+            self._start.check_has_not_learned_from(
+                set(self.held_out_images()),
+                self.plans_manager.dataset_name,
+                read_splits(splits) if splits.is_file() else [],
+            )
             self._start.apply(self.planned_network, self.print_to_log_file)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
@@ -293,6 +300,7 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
             "trainer_name": type(self).__name__,
             "init_args": self.my_init_kwargs,
             "pretraining": settings,
+            "used_labels": self.needs_labels,
             "citations": self.Settings.citations,
             **adaptation_entry(network, self.configuration_manager, self.configuration_name, channels),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -273,3 +274,21 @@ def test_pretrained_weights_of_nnunet_beside_it(make_starting: MakeTrainer, from
     load_pretrained_weights(trainer.network, str(other))
     with pytest.raises(InputError, match=r'-pretrained_weights has replaced .* "start_from" .*Leave one of them out'):
         trainer.pretrain()
+
+
+@pytest.mark.parametrize(
+    ("fold", "used_labels", "learned"),
+    [("all", True, "1 of the 1"), (1, True, "1 of the 1"), (0, True, None), ("all", False, None), (99, True, None)],
+)
+def test_weights_that_know_the_labels_of_validation_cases(
+    make_starting: MakeTrainer, file: Path, fold: int | str, used_labels: bool, learned: str | None
+) -> None:
+    source = make_starting(file)
+    network = source.build_network_architecture(source.plans_manager, source.configuration_manager, 1, 9, True)
+    init_args = {"plans": {"dataset_name": source.plans_manager.dataset_name}, "fold": fold}
+    saved(file, network, init_args=init_args, used_labels=used_labels)
+    with refused(f"is from fold {fold} of this data set", f"{learned} cases") if learned else nullcontext():
+        make_starting(file).initialize()
+    other = {**init_args, "plans": {"dataset_name": "Dataset111_Other"}}
+    saved(file, network, init_args=other, used_labels=used_labels)
+    make_starting(file).initialize()
