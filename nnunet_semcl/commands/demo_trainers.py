@@ -28,4 +28,4 @@ class nnUNetTrainerDemo(_Short, nnUNetTrainerAdam):
 
 
 class SemCLTrainerDemo(SemCLTrainer, _Short):
-    """5 epochs of coarse training, 14 of pretraining, 1 of nnU-Net's own training by SGD."""
+    """10 epochs of coarse training, 9 of pretraining, 1 of nnU-Net's own training by SGD."""

@@ -41,6 +41,8 @@ from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 FEW_LABELS = {"coarse": 0.25, "pretraining": 0.7}  # where at least the share FEW of the cases is unlabelled
 ALL_LABELS = {"coarse": 0.0, "pretraining": 0.1}
 FEW = 0.75
+# In fewer steps a coarse model finds the largest organ and no other: a short training gives it a larger share.
+COARSE_STEPS, MOST_COARSE = 1500, 0.5
 COARSE_MASKS, REFINED_MASKS = "coarse_masks", "refined_masks"
 WITHOUT_CHECKPOINTS = "without_checkpoints"
 
@@ -104,7 +106,10 @@ class SemCLTrainer(PretrainingTrainer):
         ignored = sum(self._ignored_shares.values())
         cases = len(self.do_split()[0]) + unlabelled
         few = min(1, (unlabelled + ignored) / cases / FEW)  # from 0, all labels, to 1, few labels
-        shares = {phase: round(few * FEW_LABELS[phase] + (1 - few) * ALL_LABELS[phase], 3) for phase in FEW_LABELS}
+        wanted = COARSE_STEPS / (self.num_epochs * self.num_iterations_per_epoch)
+        more = max(0.0, min(wanted, MOST_COARSE) - FEW_LABELS["coarse"])
+        few_labels = {"coarse": FEW_LABELS["coarse"] + more, "pretraining": FEW_LABELS["pretraining"] - more}
+        shares = {phase: round(few * few_labels[phase] + (1 - few) * ALL_LABELS[phase], 3) for phase in FEW_LABELS}
         reason = f"{unlabelled} of {cases} training cases are unlabelled"
         if ignored:
             reason += f", and ignored voxels of the others count as {ignored:.1f} more"

@@ -133,6 +133,7 @@ def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
 
 def test_the_share_of_ignored_voxels_divides_the_epochs(half: MakeTrainer, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
+    trainer.num_epochs, trainer.num_iterations_per_epoch = 1000, 250
     shares, reason = SemCLTrainer.epoch_shares(trainer, trainer.Settings.from_plan(trainer.configuration_manager, "2d"))
     few = (0.5 + 0.5) / 4 / 0.75  # two of four cases to one half, against three quarters
     assert shares == pytest.approx({"coarse": 0.25 * few, "pretraining": 0.7 * few + 0.1 * (1 - few)}, abs=6e-4)

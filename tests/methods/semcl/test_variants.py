@@ -48,13 +48,27 @@ def test_the_fold_divides_the_epochs(
     epochs: tuple[int, int, int],
 ) -> None:
     trainer = make_trainer("SemCLTrainerShort")
-    trainer.num_epochs = 1000
+    trainer.num_epochs, trainer.num_iterations_per_epoch = 1000, 250
     monkeypatch.setattr(trainer, "epoch_shares", partial(SemCLTrainer.epoch_shares, trainer))
     monkeypatch.setattr(trainer, "do_split", lambda: ([str(i) for i in range(labelled)], ["held out"]))
     monkeypatch.setattr(trainer, "unlabelled_images", lambda: {str(i): Path() for i in range(unlabelled)})
     trainer.configuration_manager.configuration["semcl"] = {"coarse_model": coarse_model}
     assert trainer.epochs == dict(zip(("coarse", "pretraining", "training"), epochs, strict=True))
     assert f"{unlabelled} of {labelled + unlabelled} training cases" in trainer.method_settings.reasons["shares"]
+
+
+@pytest.mark.parametrize(
+    ("total", "iterations", "epochs"), [(100, 250, (25, 70, 5)), (20, 250, (6, 13, 1)), (20, 50, (10, 9, 1))]
+)
+def test_a_short_training_gives_the_coarse_model_a_larger_share(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, total: int, iterations: int, epochs: tuple[int, ...]
+) -> None:
+    trainer = make_trainer("SemCLTrainerShort")
+    trainer.num_epochs, trainer.num_iterations_per_epoch = total, iterations
+    monkeypatch.setattr(trainer, "epoch_shares", partial(SemCLTrainer.epoch_shares, trainer))
+    monkeypatch.setattr(trainer, "do_split", lambda: (["1", "2"], ["held out"]))
+    monkeypatch.setattr(trainer, "unlabelled_images", lambda: {str(i): Path() for i in range(12)})
+    assert trainer.epochs == dict(zip(("coarse", "pretraining", "training"), epochs, strict=True))
 
 
 def test_the_setting_shares_overrides_the_fold(make_trainer: MakeTrainer) -> None:
