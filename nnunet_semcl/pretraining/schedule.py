@@ -1,6 +1,8 @@
-"""How the epochs of a training are divided among its phases."""
+"""How the epochs of a training are divided among its phases, and the learning rate of the last of them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from nnunet_semcl.errors import InputError
 
@@ -36,3 +38,20 @@ def divide_epochs(total: int, shares: dict[str, float]) -> dict[str, int]:
         later = len(phases) - i  # phases after this one, training included
         epochs[name] = min(max(1, round(share * total)), total - sum(epochs.values()) - later)
     return {name: epochs.get(name, 0) for name in shares} | {TRAINING: total - sum(epochs.values())}
+
+
+class ContinuedSchedule:
+    """nnU-Net's learning rate schedule, of which the first epochs are over when training begins.
+
+    Args:
+        schedule: of all epochs.
+        past: number of epochs before.
+    """
+
+    def __init__(self, schedule: Any, past: int) -> None:
+        self.schedule = schedule
+        self.past = past
+
+    def step(self, epoch: int) -> None:
+        """Sets the learning rate of an epoch of training, counted from 0."""
+        self.schedule.step(self.past + epoch)

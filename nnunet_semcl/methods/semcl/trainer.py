@@ -34,6 +34,7 @@ from nnunet_semcl.methods.semcl.settings import SemCLSettings
 from nnunet_semcl.methods.semcl.task import SemCLTask
 from nnunet_semcl.methods.semcl.voxel_batches import VoxelBatches
 from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.schedule import TRAINING, ContinuedSchedule
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
@@ -117,6 +118,20 @@ class SemCLTrainer(PretrainingTrainer):
             shares = {"coarse": 0.0, "pretraining": shares["coarse"] + shares["pretraining"]}
             reason += ", and the coarse model is given"
         return shares, reason
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """nnU-Net's, whose learning rate goes on from where it would be by now: its start would undo what was learned.
+
+        Where pretraining has not segmented, the last layers have learned nothing, and it starts as nnU-Net's.
+        """
+        segmented = self.pretraining_settings()["segmentation"]
+        past = sum(self.epochs.values()) - self.epochs[TRAINING] if segmented else 0
+        training, self.num_epochs = self.num_epochs, past + self.epochs[TRAINING]
+        try:
+            optimizer, schedule = super().configure_optimizers()
+        finally:
+            self.num_epochs = training
+        return optimizer, ContinuedSchedule(schedule, past)
 
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled, validation = self.get_tr_and_val_datasets()

@@ -25,7 +25,7 @@ def test_epochs_are_those_of_all_phases(
     assert sum(trainer.epochs.values()) == epochs
     trainer.initialize()
     assert trainer.num_epochs == trainer.epochs["training"]
-    assert trainer.lr_scheduler.max_steps == trainer.num_epochs
+    assert trainer.lr_scheduler.schedule.max_steps == sum(trainer.epochs.values())
     assert f"SemCLTrainer{name}__" in trainer.output_folder
 
 
@@ -69,6 +69,24 @@ def test_a_short_training_gives_the_coarse_model_a_larger_share(
     monkeypatch.setattr(trainer, "do_split", lambda: (["1", "2"], ["held out"]))
     monkeypatch.setattr(trainer, "unlabelled_images", lambda: {str(i): Path() for i in range(12)})
     assert trainer.epochs == dict(zip(("coarse", "pretraining", "training"), epochs, strict=True))
+
+
+@pytest.mark.parametrize(("segmentation", "past"), [(True, 15), (False, 0)])
+def test_the_learning_rate_goes_on_where_pretraining_has_segmented(
+    make_trainer: MakeTrainer, segmentation: bool, past: int
+) -> None:
+    trainer = make_trainer()
+    trainer.num_epochs = 20
+    shares = {"coarse": 0.25, "pretraining": 0.5}
+    objective = {} if segmentation else {"objective": "object"}
+    trainer.configuration_manager.configuration["semcl"] = {"shares": shares, "segmentation": segmentation, **objective}
+    trainer.initialize()
+    assert trainer.num_epochs == 5
+    total = past + 5
+    for trainer.current_epoch in range(5):
+        trainer.on_train_epoch_start()
+        expected = trainer.initial_lr * (1 - (past + trainer.current_epoch) / total) ** 0.9  # nnU-Net's schedule
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
 def test_the_setting_shares_overrides_the_fold(make_trainer: MakeTrainer) -> None:
