@@ -112,7 +112,7 @@ def test_batches_contain_only_training_cases(make_trainer: MakeTrainer) -> None:
     for batches, cases in zip((phase.batches, phase.held_out), trainer.do_split(), strict=True):
         queries, voxels = batches.parts
         assert set(queries.attentions[0].dataset.identifiers) == set(cases)
-        assert set(voxels.patches.loaders[0].indices) == set(cases)
+        assert set(voxels.patches.loader.dataset_of) == set(cases)
 
 
 def test_fold_all_has_no_held_out_cases(make_trainer: MakeTrainer) -> None:
