@@ -65,9 +65,9 @@ class DenseContrastiveLoss(nn.Module):
         precise = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             q, k = F.normalize(query.to(precise)), F.normalize(key.detach().to(precise))
-            if are_few(q):
-                return self._rows(q, k, image, position, 0).mean()
             step = tile_rows(q)
+            if step == n or are_few(q):
+                return self._rows(q, k, image, position, 0).mean()
             tiles = [
                 checkpoint(self._rows, q[start : start + step], k, image, position, start, use_reentrant=False)
                 for start in range(0, n, step)

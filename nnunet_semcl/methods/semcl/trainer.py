@@ -117,6 +117,8 @@ class SemCLTrainer(PretrainingTrainer):
         if settings.coarse_model is not None:
             shares = {"coarse": 0.0, "pretraining": shares["coarse"] + shares["pretraining"]}
             reason += ", and the coarse model is given"
+        elif few and more:
+            reason += f", and a coarse model needs {COARSE_STEPS} steps, but at most half of all"
         return shares, reason
 
     def configure_optimizers(self) -> tuple[Any, Any]:

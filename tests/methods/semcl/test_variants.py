@@ -69,6 +69,8 @@ def test_a_short_training_gives_the_coarse_model_a_larger_share(
     monkeypatch.setattr(trainer, "do_split", lambda: (["1", "2"], ["held out"]))
     monkeypatch.setattr(trainer, "unlabelled_images", lambda: {str(i): Path() for i in range(12)})
     assert trainer.epochs == dict(zip(("coarse", "pretraining", "training"), epochs, strict=True))
+    reason = trainer.method_settings.reasons["shares"]
+    assert ("a coarse model needs 1500 steps" in reason) == (total * iterations < 6000)
 
 
 @pytest.mark.parametrize(("segmentation", "past"), [(True, 15), (False, 0)])
