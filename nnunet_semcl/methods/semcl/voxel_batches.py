@@ -102,25 +102,17 @@ def sample_voxels(
     if 2 * len(found) > number:
         found = {label: found[label] for label in np.sort(rng.choice(list(found), number // 2, replace=False)).tolist()}
     per_class = number // len(found)
+    drawn = [rng.choice(voxels, min(CANDIDATES * per_class, len(voxels)), replace=False) for voxels in found.values()]
     # Boundaries are tested once, for all classes: most of the time would go into starting numpy's operations.
-    candidates = [_draw(voxels, CANDIDATES * per_class, rng) for voxels in found.values()]
-    others = [_draw(voxels, per_class, rng) for voxels in found.values()]  # enough, without those drawn twice
-    ends = np.cumsum([len(voxels) for voxels in (*candidates, *others)])[:-1]
-    edges = np.split(at_boundary(volume, np.concatenate((*candidates, *others))), ends)
-    positions, boundary = [], []
-    for voxels, edge, more, more_edge in zip(candidates, edges, others, edges[len(others) :], strict=False):
-        first = voxels[edge][: int(per_class * BOUNDARY_SHARE)]
-        new = np.flatnonzero(~np.isin(more, first))[: per_class - len(first)]
-        positions.append(np.concatenate((first, more[new])))
-        boundary.append(np.concatenate((np.ones(len(first), bool), more_edge[new])))
-    drawn = torch.from_numpy(np.concatenate(positions))
-    of_class = torch.tensor(list(found)).repeat_interleave(torch.tensor([len(voxels) for voxels in positions]))
-    return drawn, of_class, torch.from_numpy(np.concatenate(boundary))
-
-
-def _draw(voxels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws up to `number` of the voxels, none of them twice."""
-    return rng.choice(voxels, min(number, len(voxels)), replace=False)
+    edges = np.split(at_boundary(volume, np.concatenate(drawn)), np.cumsum([len(voxels) for voxels in drawn])[:-1])
+    chosen = []
+    for edge in edges:
+        first = np.flatnonzero(edge)[: int(per_class * BOUNDARY_SHARE)]
+        chosen.append(np.concatenate((first, np.delete(np.arange(len(edge)), first)[: per_class - len(first)])))
+    positions = [voxels[some] for voxels, some in zip(drawn, chosen, strict=True)]
+    boundary = [edge[some] for edge, some in zip(edges, chosen, strict=True)]
+    of_class = torch.tensor(list(found)).repeat_interleave(torch.tensor([len(some) for some in chosen]))
+    return torch.from_numpy(np.concatenate(positions)), of_class, torch.from_numpy(np.concatenate(boundary))
 
 
 def at_boundary(segmentations: np.ndarray, positions: np.ndarray) -> np.ndarray:
