@@ -39,7 +39,7 @@ def unlabelled_cases(folder: Path) -> list[str]:
 
 def hidden_cases(splits_file: Path, fold: int | str) -> list[str]:
     """Returns the fold's training cases whose labels must not be opened: the fold's "unlabelled" in the splits."""
-    splits = read_splits(splits_file) if splits_file.is_file() else []
+    splits = read_splits(splits_file)
     if isinstance(fold, str) or fold >= len(splits):
         return []
     return splits[fold].get("unlabelled", [])

@@ -74,7 +74,7 @@ class TrainedFold:
         if isinstance(self.number, str):
             return sorted(preprocessed_cases(self.data)), []
         file = self.dataset / "splits_final.json"
-        splits = read_splits(file) if file.is_file() else []
+        splits = read_splits(file)
         if self.number >= len(splits):
             raise InputError(
                 f"{file} has no fold {self.number}, so that its cases are not known",

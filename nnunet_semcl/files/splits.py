@@ -19,11 +19,13 @@ Fold = dict[str, Any]
 
 
 def read_splits(file: Path) -> list[Fold]:
-    """Reads the folds.
+    """Reads the folds; none where nnU-Net has not made the file yet.
 
     Raises:
         InputError: the file is not a list of folds, or a fold lacks its list of training or validation cases.
     """
+    if not file.is_file():
+        return []
     fix = "Fix the file, or move it away: nnU-Net then makes its own split."
     splits = read_json(file, fix)
     if not isinstance(splits, list) or not splits:

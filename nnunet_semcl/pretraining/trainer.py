@@ -124,12 +124,8 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         file = self.method_settings.start_from  # what --c continues has begun with it
         if file is not None and not self._pretraining_is_done and not self.interrupted_phases():
             self._start = read_start(Path(file), self.planned_network, self.dataset_json)
-            splits = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
-            self._start.check_has_not_learned_from(
-                set(self.held_out_images()),
-                self.plans_manager.dataset_name,
-                read_splits(splits) if splits.is_file() else [],
-            )
+            splits = read_splits(Path(self.preprocessed_dataset_folder_base, "splits_final.json"))
+            self._start.check_has_not_learned_from(set(self.held_out_images()), self.plans_manager.dataset_name, splits)
             self._start.apply(self.planned_network, self.print_to_log_file)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
