@@ -87,7 +87,7 @@ def _prepare(args: argparse.Namespace, preprocessed: Path) -> None:
 def _environment(args: argparse.Namespace, seed: int) -> None:
     """What nnU-Net's processes read: where the trainers are, and what they are told of a run."""
     run = {"seed": seed, "steps": args.steps, "steps_per_epoch": STEPS_PER_EPOCH, "in_memory": True}
-    run |= {"shares": None, "threads": os.cpu_count() or 1, "settings": {}}
+    run |= {"shares": None, "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1), "settings": {}}
     os.environ["nnUNet_extTrainer"] = str(Path(__file__).parent.absolute() / "trainers")
     os.environ["LABEL_EFFICIENCY"] = json.dumps(run)
     if args.device == "cpu":

@@ -142,7 +142,7 @@ def described(
         "steps_per_epoch": STEPS_PER_EPOCH,
         "in_memory": False,
         "shares": [share],
-        "threads": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "settings": settings,
     }
     return {

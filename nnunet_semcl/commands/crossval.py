@@ -136,7 +136,7 @@ def _run_all(launcher: Launcher, trainings: Sequence[Training]) -> list[Training
 
 
 def _on_signals() -> Any:
-    """Makes SIGTERM and Ctrl-C end this process in order. Returns what restores the former handlers."""
+    """Makes SIGTERM and Ctrl-C end this process in order. Returns what restores the previous handlers."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
