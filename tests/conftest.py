@@ -172,6 +172,13 @@ def make_trainer(folders: NNUNetFolders) -> MakeTrainer:
 
 
 @pytest.fixture
+def all_confident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every voxel of every prediction counts as confident."""
+    for name in ("CONFIDENT", "CONFIDENT_BACKGROUND"):
+        monkeypatch.setattr(f"nnunet_semcl.data.lazy_segmentation.{name}", 0)
+
+
+@pytest.fixture
 def trained_fold(folders: NNUNetFolders, make_trainer: MakeTrainer) -> Callable[[str], Path]:
     """Writes what a training of fold 0 leaves behind: 1 labelled, 2 unlabelled, 2 held-out cases. Without training it.
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from nnunet_semcl.files.cases import UNKNOWN, Voxels
 
-CONFIDENT = 0.9  # probability from which a pseudo-label supervises, and its voxel may be the centre of a patch
+# Probabilities from which a pseudo-label supervises, and its voxel may be the centre of a patch. Of background more is
+# asked: it is most of an image, so that even the part of an object that a model misses is often background at 0.9.
+CONFIDENT, CONFIDENT_BACKGROUND = 0.9, 0.99
 FULL = 255  # stands for probability 1 in the files
 EMPTY = 1e-3  # in units of nnU-Net's normalised images, which are 0 outside the body
 
@@ -21,7 +23,7 @@ class LazySegmentation:
         image: (C, X, Y, Z), preprocessed.
         labels: pseudo-labels (1, X, Y, Z); None for background everywhere.
         confidence: of the pseudo-labels, (1, X, Y, Z) uint8, FULL for probability 1.
-        ignore_label: marks voxels that do not supervise, since they are less confident than CONFIDENT.
+        ignore_label: marks voxels that do not supervise, since they are not confident enough.
         unknown: labels of objects that were not found: these voxels do not supervise either.
         background: label of background voxels; another than 0 if they may be an object that was not found.
         masks_background: whether the voxels outside the body are -1, as in nnU-Net's own segmentations. nnU-Net then
@@ -52,7 +54,9 @@ class LazySegmentation:
         """Returns the labels in a box, as int16."""
         labels = np.array(np.broadcast_to(np.int16(0), self.shape)[box] if self.labels is None else self.labels[box])
         if self.confidence is not None:
-            unsure = np.asarray(self.confidence[box]) < CONFIDENT * FULL
+            confidence = np.asarray(self.confidence[box])
+            unsure = confidence < CONFIDENT * FULL
+            unsure |= (labels == 0) & (confidence < CONFIDENT_BACKGROUND * FULL)
             labels[unsure | np.isin(labels, self.unknown)] = self.ignore_label
             labels[labels == 0] = self.background
         if self.masks_background:

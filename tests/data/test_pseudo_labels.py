@@ -83,6 +83,15 @@ def test_the_most_probable_label_is_used_and_confident_voxels_are_located(tmp_pa
     assert set(segmentation[:][tuple(locations[ANNOTATED].T)]) == {0, 1}
 
 
+def test_background_has_to_be_surer_than_an_object(tmp_path: Path) -> None:
+    sure, unsure = one_hot((0, 4, 0.95), (6, 10, 0.005)), one_hot((0, 4, 0.95), (6, 10, 0.05))
+    cases = pseudo_labelled(tmp_path, LABELS, [1], x=sure, y=unsure)
+    assert rows(cases.load_case("x")[1][:]) == [1] * 4 + [0] * 8
+    assert rows(cases.load_case("y")[1][:]) == [1] * 4 + [0] * 2 + [IGNORED] * 4 + [0] * 2
+    regions = pseudo_labelled(tmp_path, REGIONS, [(1, 2)], z=one_hot((0, 4, 0.95), (6, 10, 0.05))[1:])
+    assert rows(regions.load_case("z")[1][:]) == [1] * 4 + [0] * 2 + [IGNORED] * 4 + [0] * 2
+
+
 def test_where_an_object_was_not_found_background_may_be_that_object(tmp_path: Path) -> None:
     both, one = one_hot((0, 4, 1.0), (6, 10, 1.0)), one_hot((0, 4, 1.0), (6, 10, 0.8))
     cases = pseudo_labelled(tmp_path, LABELS, [1, 2], x=both, y=one)

@@ -24,12 +24,11 @@ SHARES = {"coarse": 0.25, "pretraining": 0.5}
 
 
 @pytest.fixture
-def half(folders: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
+def half(folders: NNUNetFolders, make_trainer: MakeTrainer, all_confident: None) -> MakeTrainer:
     """Makes trainers on the phantom; in two of the four training cases nobody annotated the first half of the slices.
 
-    Nor in the validation case. Every prediction counts as confident.
+    Nor in the validation case.
     """
-    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0)
     file = folders.preprocessed / "dataset.json"
     content = json.loads(file.read_text())
     content["labels"]["ignore"] = IGNORED

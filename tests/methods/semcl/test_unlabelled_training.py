@@ -38,10 +38,9 @@ FOLD = 5  # fold 0 with two labelled cases
 
 
 @pytest.fixture
-def budget(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> NNUNetFolders:
+def budget(folders: NNUNetFolders, all_confident: None) -> NNUNetFolders:
     """Two labelled and two hidden cases; every prediction counts as confident, so that hidden cases are drawn."""
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
-    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0)
     return folders
 
 
@@ -217,10 +216,7 @@ def test_a_new_run_predicts_its_own_masks(budget: NNUNetFolders, make_trainer: M
     assert all(mask.stat().st_size > 100 for mask in masks.glob("*.b2nd"))
 
 
-def test_images_without_labels_are_used(
-    folders: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nnunet_semcl.data.lazy_segmentation.CONFIDENT", 0)
+def test_images_without_labels_are_used(folders: NNUNetFolders, make_trainer: MakeTrainer, all_confident: None) -> None:
     images = folders.raw / "imagesTs"
     assert main(["unlabelled", "-d", "999", "-i", str(images), "-c", "2d", "-np", "1"]) == 0
     trainer = make_trainer()
