@@ -58,7 +58,7 @@ nnU-Net's own, such as `num_epochs` or `initial_lr`, work in the same way.
 
 def page() -> str:
     settings_by_section()  # imports every method
-    methods = sorted(PretrainingTrainer.__subclasses__(), key=lambda trainer: trainer.__name__)
+    methods = sorted(_methods(PretrainingTrainer), key=lambda trainer: trainer.__name__)
     rows = [
         f"| `{name}` | `{getattr(owner, name)}` | {owner.__name__} | {meaning} |"
         for owner in (*methods, PretrainingTrainer, InterruptibleTrainer)
@@ -67,6 +67,12 @@ def page() -> str:
     ]
     table = ["| attribute | default | of | meaning |", "|---|---|---|---|", *rows]
     return "\n".join([INTRODUCTION, *map(section, methods), LENGTHS, *table, ""])
+
+
+def _methods(trainer: type[PretrainingTrainer]) -> list[type[PretrainingTrainer]]:
+    """The trainers below this one that bring settings of their own."""
+    below = [method for one in trainer.__subclasses__() for method in _methods(one)]
+    return [trainer, *below] if "Settings" in vars(trainer) else below
 
 
 def section(trainer: type[PretrainingTrainer]) -> str:

@@ -124,8 +124,9 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
         file = self.method_settings.start_from  # what --c continues has begun with it
         if file is not None and not self._pretraining_is_done and not self.interrupted_phases():
             self._start = read_start(Path(file), self.planned_network, self.dataset_json)
+            held_out = set(self.held_out_images())  # first: nnU-Net writes splits_final.json where there is none
             splits = read_splits(Path(self.preprocessed_dataset_folder_base, "splits_final.json"))
-            self._start.check_has_not_learned_from(set(self.held_out_images()), self.plans_manager.dataset_name, splits)
+            self._start.check_has_not_learned_from(held_out, self.plans_manager.dataset_name, splits)
             self._start.apply(self.planned_network, self.print_to_log_file)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:

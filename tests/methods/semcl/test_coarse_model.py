@@ -13,7 +13,7 @@ from conftest import MakeTrainer, NNUNetFolders
 
 from nnunet_semcl.cli import main
 from nnunet_semcl.errors import InputError
-from nnunet_semcl.methods.semcl import trainer as semcl_trainer
+from nnunet_semcl.methods.semcl import pseudo_label_trainer
 from nnunet_semcl.methods.semcl.coarse_model import named_model
 
 FOLD = 5
@@ -42,9 +42,9 @@ def name_it(folders: NNUNetFolders, model: Path) -> None:
 def test_its_predictions_are_the_masks_in_another_configuration(
     folders: NNUNetFolders, make_trainer: MakeTrainer, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = semcl_trainer.sizes_and_single_components
+    look = pseudo_label_trainer.sizes_and_single_components
     # No component is dropped.
-    monkeypatch.setattr(semcl_trainer, "sizes_and_single_components", lambda *of: (look(*of)[0], []))
+    monkeypatch.setattr(pseudo_label_trainer, "sizes_and_single_components", lambda *of: (look(*of)[0], []))
     name_it(folders, model)
     trainer = make_trainer(fold=FOLD)
     trainer.initialize()
