@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_semcl.data.lazy_segmentation import CONFIDENT, CONFIDENT_BACKGROUND, FULL
-from nnunet_semcl.files.cases import open_case
+from nnunet_semcl.data.lazy_segmentation import LazySegmentation
+from nnunet_semcl.files.cases import UNKNOWN, open_case
 
 
 def main() -> None:
@@ -42,27 +42,23 @@ def quality(masks: Path) -> tuple[float, ...]:
     content = json.loads((dataset / f"{plans}.json").read_text())
     data = dataset / content["configurations"][configuration]["data_identifier"]
     dice: list[float] = []
-    found_objects = 0
-    taught = right = found_voxels = right_of_found = background = 0
+    found_objects = taught = right = found_voxels = right_of_found = background = 0
     cases = [file.stem for file in sorted(masks.glob("*.pkl"))]
     for case in cases:
         missing = pickle.loads((masks / f"{case}.pkl").read_bytes())["missing"]
         true, predicted = (np.asarray(open_case(where / f"{case}_seg")[:]) for where in (data, masks))
-        confidence = np.asarray(open_case(masks / case)[:])
-        objects = [int(one) for one in np.unique(true) if one > 0]
-        for one in objects:
+        for one in np.unique(true[true > 0]):
             there, here = true == one, predicted == one
             dice.append(2 * np.count_nonzero(there & here) / (np.count_nonzero(there) + np.count_nonzero(here)))
-        found = [one for one in (int(one) for one in np.unique(predicted)) if one > 0 and one not in missing]
-        found_objects += len(found)
-        of_objects = np.isin(predicted, found) & (confidence >= CONFIDENT * FULL)
-        of_background = (predicted == 0) & (confidence >= CONFIDENT_BACKGROUND * FULL)
+        supervises = LazySegmentation(predicted, predicted, open_case(masks / case), UNKNOWN, missing)[:]
+        found = np.setdiff1d(predicted[predicted > 0], missing)
         of_found = np.isin(true, found)
-        taught += np.count_nonzero(of_objects)
-        right += np.count_nonzero(of_objects & (predicted == true))
+        found_objects += len(found)
         found_voxels += np.count_nonzero(of_found)
-        right_of_found += np.count_nonzero(of_objects & of_found & (predicted == true))
-        background += np.count_nonzero(of_background & of_found)
+        taught += np.count_nonzero(supervises > 0)
+        right += np.count_nonzero((supervises > 0) & (supervises == true))
+        right_of_found += np.count_nonzero(of_found & (supervises == true))
+        background += np.count_nonzero(of_found & (supervises == 0))
     shares = (right / taught, right_of_found / found_voxels, background / found_voxels)
     return 100 * float(np.mean(dice)), found_objects / len(cases), *(100 * share for share in shares)
 
