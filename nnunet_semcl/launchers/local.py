@@ -1,4 +1,4 @@
-"""Trainings as processes of this machine, one at a time on each GPU."""
+"""Trainings as processes of this machine, one at a time on each GPU or on its share of the CPU."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class LocalLauncher:
     def __init__(self, device: str, slots: Sequence[str]) -> None:
         self.device = device
         self.free = list(slots)
+        self.threads = max(1, (os.cpu_count() or 1) // len(slots))
         self.waiting: list[Training] = []
         self.running: dict[str, tuple[Training, subprocess.Popen]] = {}  # by slot
 
@@ -40,7 +41,11 @@ class LocalLauncher:
             self._start(self.waiting.pop(0), self.free.pop(0))
 
     def _start(self, training: Training, slot: str) -> None:
-        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot} if self.device == "cuda" else {})
+        environment = dict(os.environ)
+        if self.device == "cuda":
+            environment["CUDA_VISIBLE_DEVICES"] = slot
+        elif self.device == "cpu":  # trainings with a thread for each core each would wait for one another
+            environment.setdefault("OMP_NUM_THREADS", str(self.threads))
         with training.log.open("a") as output:
             process = subprocess.Popen(
                 training.command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

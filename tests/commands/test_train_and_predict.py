@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.run import run_training
 
 from nnunet_semcl.commands.path import trainer_path
+from nnunet_semcl.commands.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +75,21 @@ def test_3d_through_nnunet_semcl(folders: NNUNetFolders) -> None:
     result = folders.run(f"nnunet-semcl train {ID} 3d_fullres 1 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu")
     assert result.returncode == 0, result.stdout
     assert "Mean Validation Dice" in result.stdout
+
+
+def test_on_a_cpu_a_training_takes_omp_num_threads(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(run_training, "run_training", lambda *_, **__: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    try:
+        for variable in ("OMP_NUM_THREADS", "SOMETHING_ELSE"):
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            monkeypatch.setenv(variable, "1")
+            torch.set_num_threads(1)  # as torch does when it is imported with that variable
+            train([str(ID), "2d", "0", "-tr", "SemCLTrainerShort", "-p", "nnUNetTinyPlans", "-device", "cpu"])
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, os.cpu_count()]
 
 
 def test_killed_in_pretraining_and_continued(

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from nnunet_semcl.launchers.local import LocalLauncher
 from nnunet_semcl.launchers.training import ENDED, RUNNING, WAITING, Training
 
@@ -38,6 +40,15 @@ def test_each_gpu_has_one_training_at_a_time(tmp_path: Path) -> None:
         busy ^= {gpu}
         assert gpu in ("2", "5")
     assert os.environ.get("CUDA_VISIBLE_DEVICES") != "2"
+
+
+def test_trainings_side_by_side_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for users, expected in (("", "2"), ("5", "5")):
+        monkeypatch.setenv("OMP_NUM_THREADS", users) if users else monkeypatch.delenv("OMP_NUM_THREADS", False)
+        trainings = [training(tmp_path, number, "sh", "-c", "echo $OMP_NUM_THREADS") for number in range(3)]
+        run(LocalLauncher("cpu", ["0", "1", "2"]), trainings)
+        assert [t.log.read_text().split()[-1] for t in trainings] == [expected] * 3
 
 
 def test_one_that_dies_stops_no_other(tmp_path: Path) -> None:
