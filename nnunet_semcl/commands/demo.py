@@ -55,9 +55,10 @@ def run_demo(folder: Path, seed: int) -> None:
             folder / "nnUNet_raw", int(DATASET_ID), CASES, test_cases=0, seed=seed, shape=SHAPE, variation=VARIATION
         )
     environment = _environment(folder, device)
+    planning = environment | {"nnUNet_n_proc_DA": "1"}  # nnU-Net's planner asks torch for as many threads
     for number, (title, command) in enumerate(_commands(seed), start=2):
         with _step(number, title):
-            run_logged(command, folder / "logs" / f"{number}_{title.replace(' ', '_')}.log", environment)
+            run_logged(command, folder / "logs" / f"{number}_{title.replace(' ', '_')}.log", planning)
     print(f"[{STEPS}/{STEPS}] Training with {LABELLED} labelled and {CASES * 4 // 5 - LABELLED} unlabelled cases")
     trained = subprocess.run(_cross_validation(folder, device), env=environment, cwd=folder)
     if trained.returncode != 0:
@@ -112,8 +113,8 @@ def _cross_validation(folder: Path, device: str) -> list[str]:
 def _environment(folder: Path, device: str) -> dict[str, str]:
     speed = {"nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
     if device == "cpu":
-        # threads that busy-wait take the cores from the process that makes the batches
-        speed |= {"nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        # batches made by the training's own process, and one thread: both trainings then repeat bit for bit
+        speed |= {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
     folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     trainers = {EXT_TRAINER: trainer_path(os.environ.get(EXT_TRAINER))}
     return speed | os.environ | folders | trainers | {"nnUNet_wandb_enabled": "0"}

@@ -90,7 +90,7 @@ def test_environment_keeps_only_the_users_variables_for_speed(tmp_path: Path, mo
     monkeypatch.setenv("nnUNet_n_proc_DA", "7")
     monkeypatch.setenv("nnUNet_extTrainer", "/my/trainers")
     monkeypatch.delenv("nnUNet_def_n_proc", raising=False)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     on_cpu, on_gpu = demo._environment(tmp_path, "cpu"), demo._environment(tmp_path, "cuda")
     assert on_cpu["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
     assert on_cpu["nnUNet_n_proc_DA"] == "7"
@@ -98,8 +98,8 @@ def test_environment_keeps_only_the_users_variables_for_speed(tmp_path: Path, mo
     first, second = on_cpu["nnUNet_extTrainer"].split(os.pathsep)
     assert first == "/my/trainers"
     assert (Path(second) / "DemoTrainers.py").is_file()
-    assert "OMP_WAIT_POLICY" in on_cpu
-    assert "OMP_WAIT_POLICY" not in on_gpu
+    assert on_cpu["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in on_gpu
     assert os.environ["nnUNet_raw"] == "/elsewhere"
 
 
