@@ -3,12 +3,13 @@
     nnUNet_raw=... python benchmarks/start_from.py -d 18 -c 3d_fullres -o WORK_FOLDER
 
 For each seed a fold of the data set: the images of its training cases become a data set without labels, on which
-`nnunet-semcl pretrain` runs IDEAL's first phase; then nnU-Net trains on a few labelled ones of them, by
-benchmarks/trainers' IDEAL without its own phases. Dice is that of the fold's validation cases, which neither has seen.
+`nnunet-semcl pretrain` runs IDEAL's first phase; then benchmarks/trainers' Control trains on a few labelled ones of
+them alone: SemCLTrainer's optimiser and schedule, without contrast and pseudo-labels. (In so few steps nnU-Net's SGD
+finds nothing at all.) Dice is that of the fold's validation cases, which neither has seen.
 
-    Cold        nnU-Net's training
+    Cold        training on the labelled cases
     ColdAsLong  the same, with as many steps more as pretraining takes
-    Started     nnU-Net's training from the pretrained weights
+    Started     training from the pretrained weights
 
 Appends a row to the results file for each run, runs only what is missing there, and prints the table; --report does
 only that. Not equal: wall time, and views (pretraining sees two of each patch).
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("-o", type=Path, required=True, help="work folder for preprocessed data and results")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--labelled", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=2000, help="of nnU-Net's training, a multiple of 50")
+    parser.add_argument("--steps", type=int, default=2000, help="of the training, a multiple of 50")
     parser.add_argument("--pretraining-steps", type=int, default=2000, help="a multiple of 50")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seed s takes fold 1 + (s mod 4)")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "start_from.jsonl")
@@ -100,15 +101,15 @@ def train(args: argparse.Namespace, raw: Path, arm: str, seed: int) -> None:
     budget = {"fold": fold, "labelled": args.labelled, "seed": seed, "group": None}
     few = next(number for number, split in enumerate(splits) if split.get("label_budget") == budget)
     work = args.o.absolute() / "runs" / f"{arm}_seed{seed}_{args.labelled}of{args.steps}"
-    settings: dict[str, object] = {"use_consistency": False}
+    settings: dict[str, object] = {}
     steps = args.steps
     if arm == "ColdAsLong":
         steps += args.pretraining_steps
     if arm == "Started":
         settings["start_from"] = str(pretrained(args, raw, splits[fold]["train"], fold, seed))
     started = time.time()
-    command = f"nnUNetv2_train {args.d} {args.c} {few} -tr IDEAL -p {PLANS} -device {args.device}"
-    call(command + (" --c" if work.exists() else ""), described(args, seed, steps, 0.0, settings, work))
+    command = f"nnUNetv2_train {args.d} {args.c} {few} -tr Control -p {PLANS} -device {args.device}"
+    call(command + (" --c" if work.exists() else ""), described(args, seed, steps, None, settings, work))
     cases = measures_by_case(next(work.glob(f"*/*/fold_{few}/validation/summary.json")))
     row = settings_of(args, arm, seed) | {"seconds": round(time.time() - started), "cases": cases}
     with args.results.open("a") as results:
@@ -128,12 +129,12 @@ def pretrained(args: argparse.Namespace, raw: Path, cases: list[str], fold: int,
     steps = args.pretraining_steps + STEPS_PER_EPOCH  # a trainer keeps an epoch for nnU-Net's training
     share = args.pretraining_steps / steps
     command = f"nnunet-semcl pretrain -d {name} -c {args.c} -p {PLANS} -tr IDEAL -device {args.device}"
-    call(command + (" --c" if work.exists() else ""), described(args, seed, steps, share, {}, work))
+    call(command + (" --c" if work.exists() else ""), described(args, seed, steps, [share], {}, work))
     return next(work.glob("*/*/fold_all/checkpoint_pretrained.pth"))
 
 
 def described(
-    args: argparse.Namespace, seed: int, steps: int, share: float, settings: dict[str, object], work: Path
+    args: argparse.Namespace, seed: int, steps: int, shares: list[float] | None, settings: dict[str, object], work: Path
 ) -> dict[str, str]:
     """The environment of a run of benchmarks/trainers."""
     run = {
@@ -141,7 +142,7 @@ def described(
         "steps": steps,
         "steps_per_epoch": STEPS_PER_EPOCH,
         "in_memory": False,
-        "shares": [share],
+        "shares": shares,
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "settings": settings,
     }
