@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
         _run,
         "run a short training from start to finish, on synthetic data",
         "Draws a small synthetic data set with few labels, trains nnU-Net with and without pretraining, and compares "
-        "both on held-out cases. It takes about five minutes on two CPU cores.",
+        "both on held-out cases. It takes about three minutes on two CPU cores.",
         "nnunet-semcl demo --seed 1 -o my_demo",
     )
     parser.add_argument(

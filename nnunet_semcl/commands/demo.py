@@ -48,7 +48,7 @@ def run_demo(folder: Path, seed: int) -> None:
     folder = folder.resolve()
     _empty_folder(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"Demo in {folder}, on the {'GPU' if device == 'cuda' else 'CPU (about 5 minutes on two cores)'}")
+    print(f"Demo in {folder}, on the {'GPU' if device == 'cuda' else 'CPU (about 3 minutes on two cores)'}")
 
     with _step(1, "Drawing a phantom data set"):
         write_phantom(
