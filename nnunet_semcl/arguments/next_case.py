@@ -12,10 +12,10 @@ def add(commands: Commands) -> None:
         commands,
         "next",
         _run,
-        "which case to label next: unsure, and unlike what is labelled",
-        "Ranks the unlabelled cases of a trained fold: those first of which the network is unsure and which differ "
-        "from the labelled cases and from those ranked before them. Writes a folder with next.csv and a picture of "
-        "each of the first cases.",
+        "which case to label next: unsure, and like many that are not labelled",
+        "Ranks the unlabelled cases of a trained fold: those first of which the network is unsure and which are "
+        "like many others that neither a labelled case nor one ranked before them is like. Writes a folder with "
+        "next.csv and a picture of each of the first cases.",
         "nnunet-semcl next -d 17 -c 3d_fullres -f 0 -tr SemCLTrainer -n 10 -o label_these",
     )
     add_trained_fold(parser)

@@ -127,11 +127,11 @@ def _predict(predictor: nnUNetPredictor, image: Path) -> torch.Tensor:
 def _write(ordered: Sequence[NextCase], images: dict[str, Path], found: TrainedFold, file: Path) -> None:
     with open(file, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("rank", "case", "unsure", "different", "image"))
+        writer.writerow(("rank", "case", "unsure", "represents", "image"))
         for rank, entry in enumerate(ordered, start=1):
             preprocessed = images[entry.case]
             image = _raw_image(entry.case, found) or preprocessed.with_name(f"{preprocessed.name}.b2nd")
-            writer.writerow((rank, entry.case, f"{entry.unsure:.6f}", f"{entry.different:.6f}", image))
+            writer.writerow((rank, entry.case, f"{entry.unsure:.6f}", f"{entry.represents:.6f}", image))
 
 
 def _raw_image(case: str, found: TrainedFold) -> Path | None:
@@ -145,13 +145,13 @@ def _draw(rank: int, entry: NextCase, image: Path, found: TrainedFold, slices: P
     unsure = UnsureSlice.load(slices / f"{entry.case}.npz")
     voxels = np.asarray(open_case(image)[0, unsure.number], dtype=np.float32)
     *_, height, width = found.configuration.spacing
-    title = f"{rank}. {entry.case}: unsure {entry.unsure:.3f}, different {entry.different:.3f}"
+    title = f"{rank}. {entry.case}: unsure {entry.unsure:.3f}, represents {entry.represents:.4f}"
     file = folder / f"{rank:02d}_{entry.case}.png"
     draw_uncertainty(title, voxels, unsure, label_values(found.labels), height / width, file)
 
 
 def _print(ordered: Sequence[NextCase], number: int) -> None:
     width = max(len(entry.case) for entry in ordered)
-    print(f"\nrank  {'case':{width}}  unsure  different")
+    print(f"\nrank  {'case':{width}}  unsure  represents")
     for rank, entry in enumerate(ordered[:number], start=1):
-        print(f"{rank:4}  {entry.case:{width}}  {entry.unsure:6.3f}  {entry.different:9.3f}")
+        print(f"{rank:4}  {entry.case:{width}}  {entry.unsure:6.3f}  {entry.represents:10.4f}")

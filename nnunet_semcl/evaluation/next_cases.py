@@ -1,4 +1,4 @@
-"""The order in which to label cases: unsure ones first that are unlike what is labelled or chosen already."""
+"""The order in which to label cases: unsure ones first that stand for many others which are not labelled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ class NextCase:
     Attributes:
         case: its name.
         unsure: how unsure the network is of it.
-        different: cosine distance to the nearest case that was labelled or chosen before it, from 0 to 2.
+        represents: how much nearer it brings an unlabelled case to one that is labelled or chosen: the mean over all
+            unlabelled cases, itself included, of what it takes off that cosine distance, from 0 to 2.
     """
 
     case: str
     unsure: float
-    different: float
+    represents: float
 
 
 def order_cases(
@@ -30,13 +31,12 @@ def order_cases(
 ) -> list[NextCase]:
     """Orders unlabelled cases, the one to label first in front.
 
-    At each step the cases that are left are ranked twice: by how unsure the network is, and by the distance to the
-    nearest case that is labelled or chosen already. The smallest sum of both ranks is chosen; of equal sums the more
-    unsure case, then the first by name. Ranks, since entropies and distances have no common unit.
+    At each step the cases that are left are ranked twice: by how unsure the network is, and by how well they represent
+    what is not labelled. The smallest sum of both ranks is chosen; of equal sums the more unsure case, then the first
+    by name. Ranks, since entropies and distances have no common unit.
 
-    Source: uncertainty and representativeness together as in Yang et al., Suggestive Annotation, MICCAI 2017, arXiv
-    1706.04737; the farthest from what is chosen next as in Sener and Savarese, core-set, ICLR 2018, arXiv 1708.00489.
-    The sum of ranks is ours.
+    Source: unsure cases, and of these the ones that cover the others best, as in Yang et al., Suggestive Annotation,
+    MICCAI 2017, arXiv 1706.04737. The sum of ranks is ours.
 
     Args:
         unsure: case -> a number that is larger if the network is less sure.
@@ -44,21 +44,27 @@ def order_cases(
         labelled: of each labelled case, (D,).
     """
     left = sorted(unsure)
-    nearest = _distances(features, left, labelled).min(1) if left else np.empty(0)
+    if not left:
+        return []
+    vectors = [features[case] for case in left]
+    between = _distances(vectors, vectors)
+    np.fill_diagonal(between, 0)
+    nearest = _distances(vectors, labelled).min(1)
+    uncertainty, rows = np.array([unsure[case] for case in left]), np.arange(len(left))
     chosen = []
-    while left:
-        values = np.array([unsure[case] for case in left])
-        ranks = rankdata(-values, "min") + rankdata(-nearest, "min")
-        first = min(range(len(left)), key=lambda position: (ranks[position], -values[position]))
-        case = left.pop(first)
-        chosen.append(NextCase(case, float(values[first]), float(nearest[first])))
-        nearest = np.delete(nearest, first)
-        if left:
-            nearest = np.minimum(nearest, _distances(features, left, [features[case]])[:, 0])
+    while len(rows):
+        # rounded: two cases that stand for each other are equals, whatever order the numbers were added in
+        represents = np.maximum(nearest[:, None] - between[:, rows], 0).mean(0).round(12)
+        values = uncertainty[rows]
+        ranks = rankdata(-values, "min") + rankdata(-represents, "min")
+        first = min(range(len(rows)), key=lambda position: (ranks[position], -values[position]))
+        row = rows[first]
+        chosen.append(NextCase(left[row], float(values[first]), float(represents[first])))
+        nearest = np.minimum(nearest, between[:, row])
+        rows = np.delete(rows, first)
     return chosen
 
 
-def _distances(features: Mapping[str, np.ndarray], cases: Sequence[str], others: Sequence[np.ndarray]) -> np.ndarray:
-    """(cases, others); a case without features is as far from all as one with unlike ones."""
-    distances = cdist(np.stack([features[case] for case in cases]), np.stack(others), "cosine")
-    return np.nan_to_num(distances, nan=1.0)
+def _distances(vectors: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
+    """(vectors, others) by cosine; a case without features is as far from all as one with unlike ones."""
+    return np.nan_to_num(cdist(np.stack(vectors), np.stack(others), "cosine"), nan=1.0)

@@ -73,7 +73,7 @@ def test_hidden_and_given_cases_are_ranked(
         p = softmax(predictor.predict_sliding_window_return_logits(voxels).float().numpy(), 0)
         notable = 1 - p[0] >= 0.1
         assert float(row["unsure"]) == pytest.approx(entropy(p, base=len(p), axis=0)[notable].mean(), abs=1e-4)
-        assert 0 <= float(row["different"]) <= 2
+        assert 0 <= float(row["represents"]) <= 2
 
 
 def test_another_checkpoint_and_regions(folders: NNUNetFolders, trained_fold: TrainFold) -> None:
