@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache, partial
@@ -24,7 +23,7 @@ from nnunet_semcl.losses.deep_supervision import Levels, levels_of
 from nnunet_semcl.methods.ideal.trainer import IDEALTrainer
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining import phase
-from nnunet_semcl.pretraining.class_attributes import ClassAttributeTrainer
+from nnunet_semcl.pretraining.interruptible_trainer import InterruptibleTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.settings import MethodSettings
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
@@ -54,10 +53,10 @@ def epochs(steps: int) -> int:
     return steps // RUN["steps_per_epoch"]
 
 
-class ColdTrainer(ClassAttributeTrainer):
+class ColdTrainer(InterruptibleTrainer):
     """nnU-Net's own training, for all the steps."""
 
-    run_seed = RUN["seed"]
+    seed = RUN["seed"]
     in_memory = RUN["in_memory"]
     num_epochs = epochs(RUN["steps"])
     num_iterations_per_epoch = RUN["steps_per_epoch"]
@@ -68,25 +67,13 @@ class ColdTrainer(ClassAttributeTrainer):
         return tuple(map(InMemory, datasets)) if self.in_memory else datasets
 
     def initialize(self) -> None:
-        self._seed()
         super().initialize()
         # Nobody looks at it here, and to draw it takes as long as half an epoch on a GPU.
         self.logger.plot_progress_png = lambda output_folder: None
 
-    def on_train_start(self) -> None:
-        self._seed()
-        super().on_train_start()
-
-    def _seed(self) -> None:
-        random.seed(self.run_seed)
-        np.random.seed(self.run_seed)
-        torch.manual_seed(self.run_seed)
-
 
 class PretrainedTrainer(PretrainingTrainer, ColdTrainer):
     """Pretraining, and nnU-Net's training for the steps that are left; settings of the method or of its trainer."""
-
-    seed = RUN["seed"]
 
     def epoch_shares(self, settings: Any) -> tuple[dict[str, float], str]:
         shares, reason = super().epoch_shares(settings)

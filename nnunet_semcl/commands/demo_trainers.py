@@ -29,14 +29,6 @@ class _Short(InterruptibleTrainer, nnUNetTrainerNoMirroring):
 class nnUNetTrainerDemo(_Short, nnUNetTrainerAdam):
     initial_lr = 2e-2
 
-    def initialize(self) -> None:
-        self.seed_everything()
-        super().initialize()
-
-    def on_train_start(self) -> None:
-        self.seed_everything()
-        super().on_train_start()
-
 
 class SemCLTrainerDemo(SemCLTrainer, _Short):
     """10 epochs of coarse training, 9 of pretraining, 1 of nnU-Net's own training by SGD."""

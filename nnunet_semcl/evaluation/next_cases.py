@@ -57,7 +57,7 @@ def order_cases(
         represents = np.maximum(nearest[:, None] - between[:, rows], 0).mean(0).round(12)
         values = uncertainty[rows]
         ranks = rankdata(-values, "min") + rankdata(-represents, "min")
-        first = min(range(len(rows)), key=lambda position: (ranks[position], -values[position]))
+        first = np.lexsort((-values, ranks))[0]
         row = rows[first]
         chosen.append(NextCase(left[row], float(values[first]), float(represents[first])))
         nearest = np.minimum(nearest, between[:, row])

@@ -36,6 +36,15 @@ class InterruptibleTrainer(ClassAttributeTrainer):
     save_every = 1  # nnU-Net's default is 50
     _states_to_restore: dict[str, Any] | None = None
 
+    def initialize(self) -> None:
+        self.seed_everything()
+        super().initialize()
+
+    def on_train_start(self) -> None:
+        if self.current_epoch == 0:  # --c restores the states of its checkpoint
+            self.seed_everything()
+        super().on_train_start()
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.exclusive():
             super().perform_actual_validation(save_probabilities)

@@ -119,7 +119,6 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
             self._pretraining_is_done = True
         self.check_input()
         self.num_epochs = self.epochs[TRAINING]
-        self.seed_everything()
         super().initialize()
         file = self.method_settings.start_from  # what --c continues has begun with it
         if file is not None and not self._pretraining_is_done and not self.interrupted_phases():
@@ -141,7 +140,6 @@ class PretrainingTrainer(SemiSupervisedTrainer, ABC):
             # Otherwise --c has loaded a checkpoint of nnU-Net's training, whose weights are already pretrained.
             if self.current_epoch == 0:
                 self.pretrain()
-                self.seed_everything()
             super().run_training()
 
     def pretrain(self) -> None:

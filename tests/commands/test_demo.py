@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
@@ -131,6 +132,21 @@ def test_neither_trainer_mirrors_and_nnunet_trains_by_adamw(trainers: dict[str, 
         assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[-1] is None
         assert trainer.inference_allowed_mirroring_axes is None
     assert isinstance(trainers["nnUNetTrainerDemo"].optimizer, torch.optim.AdamW)
+
+
+def test_nnunets_training_begins_alike_each_time(folders: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", demo._environment(Path(), "cpu")["nnUNet_extTrainer"])
+    began = []
+    for noise in range(2):
+        torch.manual_seed(noise)
+        np.random.seed(noise)
+        plans = "nnUNetTinyPlans"
+        trainer = get_trainer_from_args("999", "2d", 0, "nnUNetTrainerDemo", plans, device=torch.device("cpu"))
+        trainer.initialize()
+        torch.rand(noise)
+        trainer.on_train_start()
+        began.append((next(trainer.network.parameters()), next(trainer.dataloader_train)["data"]))
+    assert all(torch.equal(first, second) for first, second in zip(*began, strict=True))
 
 
 def test_nnunet_finds_the_trainers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,13 +80,14 @@ def test_3d_through_nnunet_semcl(folders: NNUNetFolders) -> None:
 def test_on_a_cpu_a_training_takes_omp_num_threads(folders: NNUNetFolders, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(run_training, "run_training", lambda *_, **__: seen.append(torch.get_num_threads()))
+    command = f"{ID} 2d 0 -tr SemCLTrainerShort -p nnUNetTinyPlans -device cpu".split()
     before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as torch does when it is imported with that variable
     try:
-        for variable in ("OMP_NUM_THREADS", "SOMETHING_ELSE"):
-            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-            monkeypatch.setenv(variable, "1")
-            torch.set_num_threads(1)  # as torch does when it is imported with that variable
-            train([str(ID), "2d", "0", "-tr", "SemCLTrainerShort", "-p", "nnUNetTinyPlans", "-device", "cpu"])
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        train(command)
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        train(command)
     finally:
         torch.set_num_threads(before)
     assert seen == [1, os.cpu_count()]
