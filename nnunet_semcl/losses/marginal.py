@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
 import torch
 from torch import Tensor, nn
@@ -79,32 +79,40 @@ class _BackgroundOrMissing(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor, maybe: Tensor, missing: Tensor) -> Tensor:
-        merged = logits.clone()
-        for number, classes in _incomplete(missing):
-            image, there = merged[number], maybe[number]
-            either = torch.stack([image[one] for one in (0, *classes)]).float().logsumexp(0)  # (X, Y[, Z])
-            image[0] = torch.where(there, either.to(image.dtype), image[0])
-            for missing_class in classes:
-                image[missing_class].masked_fill_(there, IMPOSSIBLE)
         ctx.save_for_backward(logits, maybe, missing)
+        at, added, there = _incomplete(maybe, missing)
+        part = logits[at].float()
+        either = part.masked_fill(~added, -math.inf).logsumexp(1, keepdim=True)
+        part[:, :1] = torch.where(there, either, part[:, :1])
+        part[:, 1:].masked_fill_((added & there)[:, 1:], IMPOSSIBLE)
+        merged = logits.clone()
+        merged[at] = part.to(merged.dtype)
         return merged
 
     @staticmethod
     @once_differentiable
     def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, maybe, missing = ctx.saved_tensors  # type: ignore[misc]  # torch's stub knows one tensor only
+        at, added, there = _incomplete(maybe, missing)
+        share = logits[at].float().masked_fill(~added, -math.inf).softmax(1)  # of the summed probability
+        part = gradient[at]
         of_logits = gradient.clone()
-        for number, classes in _incomplete(missing):
-            image, of_image, there = logits[number], of_logits[number], maybe[number]
-            share = torch.stack([image[one] for one in (0, *classes)]).float().softmax(0)  # of the summed probability
-            of_background = of_image[0].clone()
-            for part, one in zip(share, (0, *classes), strict=True):
-                of_image[one] = torch.where(there, of_background * part, of_image[one])
+        of_logits[at] = torch.where(added & there, (part[:, :1] * share).to(part.dtype), part)
         return of_logits, None, None
 
 
-def _incomplete(missing: Tensor) -> Iterator[tuple[int, list[int]]]:
-    """Yields number and missing classes of each image that lacks any."""
-    for number, flags in enumerate(missing.tolist()):
-        if any(flags):
-            yield number, [one for one, flag in enumerate(flags) if flag]
+def _incomplete(maybe: Tensor, missing: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Background and what is missing anywhere, in the images that lack any class.
+
+    Returns:
+        index of these images and classes, background first; (b, k, 1, 1[, 1]) bool, which classes of an image are added
+        up; and (b, 1, X, Y[, Z]) bool, at which voxels.
+    """
+    images, classes = missing.any(1), missing.any(0)
+    classes[0] = True
+    images, classes = images.nonzero(), classes.nonzero()[:, 0]  # (b, 1) and (k)
+    added = missing[images, classes]
+    added[:, 0] = True
+    device = maybe.device
+    images, classes, added = images.to(device), classes.to(device), added.to(device)
+    return (images, classes), added.view(*added.shape, *[1] * (maybe.ndim - 1)), maybe[images]
