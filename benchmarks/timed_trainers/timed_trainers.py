@@ -73,8 +73,8 @@ class Stopwatch:
         self.profile.stop()
         operations = self.profile.key_averages()
         # An operation's row repeats the time of its kernels, which have rows of their own.
-        kernels = [row for row in operations if row.device_type != torch.autograd.DeviceType.CPU]
-        busy = sum(kernel.self_device_time_total for kernel in kernels) / 1e6
+        on_gpu = [row for row in operations if row.device_type != torch.autograd.DeviceType.CPU]
+        busy = sum(row.self_device_time_total for row in on_gpu if not row.is_user_annotation) / 1e6
         keys = ("self_device_time_total", "self_cpu_time_total")
         self.file.write_text("\n".join(operations.table(sort_by=key, row_limit=25) for key in keys))
         steps, waits = self.steps[WARM_UP:-PROFILED], self.waits[WARM_UP + 1 : -PROFILED]
