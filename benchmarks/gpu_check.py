@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from gpu_tables import tables
+from programs import program
 
 HERE = Path(__file__).parent.absolute()
 SECTIONS = ("tests", "steps", "losses", "dice")
@@ -44,6 +45,9 @@ def main() -> None:
     args.o = args.o.absolute()
     args.o.mkdir(parents=True, exist_ok=True)
     _set_environment(args)
+    if "dice" in args.sections:
+        # A library that is missing for the last section is told before the first.
+        subprocess.run([sys.executable, HERE / "label_efficiency.py", "--help"], check=True, stdout=subprocess.DEVNULL)
     check = Check(args)
     with check.preparing():
         if "tests" in args.sections:
@@ -142,7 +146,11 @@ class Check:
         command = ["nnUNetv2_plan_and_preprocess", "-d", self.args.d, "-c", *self.args.c]
         command += ["-npfp", processes, "-np", *[processes] * len(self.args.c), "--no_pbar"]
         with open(self.logs / "prepare.log", "w") as log:
-            process = subprocess.Popen(_program(command), stdout=log, stderr=log) if wanted and not done else None
+            process = (
+                subprocess.Popen([program(command[0]), *command[1:]], stdout=log, stderr=log)
+                if wanted and not done
+                else None
+            )
             yield
             if process is not None and process.wait():
                 raise SystemExit(f"{' '.join(command)} failed, see {log.name}")
@@ -251,7 +259,7 @@ class Check:
         file = self.logs / f"{name}.log"
         with open(file, "w") as log:
             process = subprocess.Popen(
-                _program(command),
+                [program(command[0]), *command[1:]],
                 env=os.environ | (environment or {}),
                 cwd=cwd,
                 stdout=log,
@@ -267,16 +275,6 @@ class Check:
                 os.killpg(process.pid, signal.SIGKILL)  # workers that are left
             process.wait()
         return code, file.read_text(errors="replace")
-
-
-def _program(command: list[str]) -> list[str]:
-    """With the full path of a command of this Python environment."""
-    if Path(command[0]).is_absolute():
-        return command
-    found = shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        raise SystemExit(f"{command[0]} is not installed beside {sys.executable} nor on PATH")
-    return [found, *command[1:]]
 
 
 def _fold(args: argparse.Namespace, labelled: int) -> int:

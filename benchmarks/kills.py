@@ -36,6 +36,7 @@ os.environ["nnUNet_def_n_proc"] = "1"
 import blosc2
 import torch
 from nnunetv2.run.run_training import run_training_entry
+from programs import program
 
 from nnunet_semcl.commands.phantom import write_phantom
 from nnunet_semcl.files.checkpoints import load_safely
@@ -199,8 +200,8 @@ def prepare(work: Path) -> None:
             f"nnunet-semcl plan -d {DATASET_ID} --preset tiny",
             f"nnunet-semcl label-budget -d {DATASET_ID} --labelled 2",
         ):
-            program, *arguments = command.split()
-            subprocess.run([str(Path(sys.executable).parent / program), *arguments], check=True)
+            name, *arguments = command.split()
+            subprocess.run([program(name), *arguments], check=True)
     os.environ["nnUNet_n_proc_DA"] = "0"  # in-process augmentation, which repeats
 
 

@@ -20,7 +20,6 @@ import ast
 import json
 import os
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -31,6 +30,7 @@ from typing import cast
 
 from measures import measures_by_case
 from paired_report import draw, mean_of, report
+from programs import program
 
 HERE = Path(__file__).parent
 FOLDS = (1, 2, 3, 4)
@@ -219,8 +219,9 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.time()
     with open(folder / "log.txt", "a") as log:
-        program = Path(sys.executable).parent / command[0]
-        subprocess.run([str(program), *command[1:]], env=os.environ | environment, stdout=log, stderr=log, check=True)
+        subprocess.run(
+            [program(command[0]), *command[1:]], env=os.environ | environment, stdout=log, stderr=log, check=True
+        )
     summary = next(folder.glob(f"*/*/fold_{fold}/validation/summary.json"))
     cases = measures_by_case(summary)
     seconds = None if again else round(time.time() - started)  # the time of an interrupted run is not known
@@ -233,8 +234,8 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
 
 
 def _call(command: str, *more: str) -> None:
-    program, *arguments = command.split()
-    subprocess.run([str(Path(sys.executable).parent / program), *arguments, *more], check=True)
+    name, *arguments = command.split()
+    subprocess.run([program(name), *arguments, *more], check=True)
 
 
 def _value(text: str) -> object:

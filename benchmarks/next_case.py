@@ -16,13 +16,13 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 from csv import DictReader
 from pathlib import Path
 
 import numpy as np
 from measures import measures_by_case
 from paired_report import mean_of
+from programs import program
 
 from nnunet_semcl.evaluation.statistics import t_interval
 
@@ -138,11 +138,10 @@ def _read(splits: Path) -> list[dict]:
 
 
 def _call(command: str, log: Path | None = None) -> None:
-    program, *arguments = command.split()
+    name, *arguments = command.split()
     with open(log or os.devnull, "a") as stream:
         output = stream if log else None
-        program = str(Path(sys.executable).parent / program)
-        subprocess.run([program, *arguments], check=True, stdout=output, stderr=output)
+        subprocess.run([program(name), *arguments], check=True, stdout=output, stderr=output)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
+
+from programs import program
 
 HERE = Path(__file__).parent
 PLANS = "nnUNetTinyPlans"
@@ -23,8 +24,8 @@ PLANS = "nnUNetTinyPlans"
 
 def run(command: str) -> None:
     print(f"$ {command}", flush=True)
-    program, *arguments = command.split()
-    subprocess.run([str(Path(sys.executable).parent / program), *arguments], check=True)
+    name, *arguments = command.split()
+    subprocess.run([program(name), *arguments], check=True)
 
 
 def main() -> None:

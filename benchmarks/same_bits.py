@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from programs import program
+
 REPOSITORY = Path(__file__).parent.parent
 DATASET, FOLD = "999", "5"  # fold 0 with two labelled cases, as label-budget appends it
 TRAINERS = """
@@ -84,15 +86,15 @@ def weights_of(commit: str, work: Path) -> dict[str, str]:
     }
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (work / name).mkdir()
-    nnunet, semcl = Path(sys.executable).parent, [sys.executable, "-m", "nnunet_semcl.cli"]
+    semcl = [sys.executable, "-m", "nnunet_semcl.cli"]
     run([sys.executable, "-c", DRAW_PHANTOM])
-    run([str(nnunet / "nnUNetv2_plan_and_preprocess"), "-d", DATASET, "-c", "2d", "-npfp", "1", "-np", "1"])
+    run([program("nnUNetv2_plan_and_preprocess"), "-d", DATASET, "-c", "2d", "-npfp", "1", "-np", "1"])
     run([*semcl, "plan", "-d", DATASET, "--preset", "tiny"])
     run([*semcl, "label-budget", "-d", DATASET, "--labelled", "2"])
     os.environ["nnUNet_n_proc_DA"] = "0"  # in-process augmentation repeats bit for bit
     hashes = {}
     for trainer in ("SemCLTrainerSameBits", "IDEALTrainerSameBits"):
-        train = [str(nnunet / "nnUNetv2_train"), DATASET, "2d", FOLD, "-tr", trainer, "-p", "nnUNetTinyPlans"]
+        train = [program("nnUNetv2_train"), DATASET, "2d", FOLD, "-tr", trainer, "-p", "nnUNetTinyPlans"]
         log = run([*train, "-device", "cpu"])
         found = [line.split(": ", 1)[1] for line in log.splitlines() if "too few voxels" in line]
         print(f"{commit}: {trainer}", *found, sep="\n  ", flush=True)

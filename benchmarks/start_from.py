@@ -21,12 +21,12 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from measures import measures_by_case
 from paired_report import report
+from programs import program
 
 HERE = Path(__file__).parent
 ARMS = ("Cold", "ColdAsLong", "Started")
@@ -156,11 +156,10 @@ def described(
 
 def call(command: str, environment: dict[str, str] | None = None) -> None:
     print(f"$ {command}", flush=True)
-    program, *arguments = command.split()
+    name, *arguments = command.split()
     if "nnUNet_results" in (environment or {}):
         Path(environment["nnUNet_results"]).mkdir(parents=True, exist_ok=True)
-    program = str(Path(sys.executable).parent / program)
-    subprocess.run([program, *arguments], env=os.environ | (environment or {}), check=True)
+    subprocess.run([program(name), *arguments], env=os.environ | (environment or {}), check=True)
 
 
 if __name__ == "__main__":

@@ -41,11 +41,11 @@ from typing import Any
 import numpy as np
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+from programs import program
 
 import nnunet_semcl
 from nnunet_semcl.commands.phantom import write_phantom
 
-BIN = Path(sys.executable).parent
 PHANTOM, FIRST_ID = 999, 900
 PLANS, RECORD = "nnUNetTinyPlans", "intact_cases.json"
 SMALL, LARGE, QUICK = (40, 64, 80), (400, 512, 512), (24, 40, 48)
@@ -127,7 +127,7 @@ def start(work: Path, dataset: Path, name: str, results: Path, of_run: Figures) 
     file.unlink(missing_ok=True)
     results.mkdir(exist_ok=True)
     trainer = "StartNNUNet" if name == "nnU-Net" else "StartSemCL"
-    command = [str(BIN / "nnUNetv2_train"), dataset.name, "2d", "0", "-tr", trainer, "-p", PLANS, "-device", "cpu"]
+    command = [program("nnUNetv2_train"), dataset.name, "2d", "0", "-tr", trainer, "-p", PLANS, "-device", "cpu"]
     command += ["--c"] if name == "SemCL --c" else []
     run = {**of_run, "started": time.time(), "file": str(file), "levels": LEVELS}
     environment = os.environ | {"nnUNet_results": str(results), "START_UP": json.dumps(run)}
@@ -220,8 +220,8 @@ def prepare(work: Path) -> None:
         f"nnUNetv2_plan_and_preprocess -d {PHANTOM} -npfp 1 --no_pp",
         f"nnunet-semcl plan -d {PHANTOM} --preset tiny",
     ):
-        program, *arguments = command.split()
-        run = subprocess.run([str(BIN / program), *arguments], capture_output=True, text=True)
+        name, *arguments = command.split()
+        run = subprocess.run([program(name), *arguments], capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(f"{command}: {run.stdout}{run.stderr}")
 

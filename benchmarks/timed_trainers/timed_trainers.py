@@ -93,15 +93,17 @@ class Stopwatch:
 class TimedPhase(PretrainingPhase):
     """A phase with a stopwatch."""
 
+    watch: Stopwatch | None = None
     figures: dict[str, float]
 
     def _batches_by_epoch(self, first_epoch: int) -> Iterator[Stopwatch]:
         for batches in super()._batches_by_epoch(first_epoch):
-            watch = Stopwatch(batches, self.folder / f"profile_{self.name}.txt")
-            yield watch
-            self.figures = watch.figures()
+            self.watch = Stopwatch(batches, self.folder / f"profile_{self.name}.txt")
+            yield self.watch
 
     def _held_out_figures(self) -> dict[str, float]:
+        if self.watch is not None:
+            self.figures = self.watch.figures()  # before held-out batches add to the profile and the memory
         started = time.perf_counter()
         figures = super()._held_out_figures()
         self.held_out_seconds = (time.perf_counter() - started) / phase.HELD_OUT_BATCHES
@@ -164,7 +166,7 @@ class TimedSemCL(TimedTrainer, SemCLTrainer):
         started = time.perf_counter()
         cases = super()._pseudo_labelled(*args)
         seconds = time.perf_counter() - started
-        self.timed["masks"] = {"seconds_per_case": seconds / max(1, len(self.unlabelled_images()))}
+        self.timed["masks"] = {"seconds": seconds, "cases": len(self.unlabelled_images())}
         return cases
 
 

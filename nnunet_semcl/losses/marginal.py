@@ -54,65 +54,76 @@ class MarginalLoss(nn.Module):
     def forward(self, output: Levels, target: Levels, missing: Tensor) -> Tensor:
         if self.maybe_background is None:
             return self.loss(output, target)
-        levels = zip(levels_of(output), levels_of(target), strict=True)
-        pairs = [self._known(*level, missing, self.maybe_background) for level in levels]
+        levels = list(zip(levels_of(output), levels_of(target), strict=True))
+        device = levels[0][0].device  # to which indices travel once, not for each level
+        if self.regions:
+            on_device = missing.to(device)
+            pairs = [self._known_regions(*level, on_device) for level in levels]
+        else:
+            incomplete = _incomplete(missing, device)
+            pairs = [_known_labels(*level, self.maybe_background, incomplete) for level in levels]
         outputs, targets = map(list, zip(*pairs, strict=True))
         return self.loss(outputs, targets) if isinstance(output, (list, tuple)) else self.loss(outputs[0], targets[0])
 
-    def _known(self, logits: Tensor, target: Tensor, missing: Tensor, maybe_background: int) -> tuple[Tensor, Tensor]:
+    def _known_regions(self, logits: Tensor, target: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits and target of one level, of what the target knows."""
-        if self.regions:
-            maybe = target[:, self.regions : self.regions + 1].bool()
-            unknown = maybe & missing.to(maybe.device).view(*missing.shape, *[1] * (logits.ndim - 2))
-            known = torch.cat((target[:, : self.regions], target[:, self.regions + 1 :]), dim=1)
-            return logits.masked_fill(unknown, IMPOSSIBLE), known
-        maybe = torch.eq(target, maybe_background)
-        return _BackgroundOrMissing.apply(logits, maybe[:, 0], missing), target.masked_fill(maybe, 0)
+        maybe = target[:, self.regions : self.regions + 1].bool()
+        unknown = maybe & missing.view(*missing.shape, *[1] * (logits.ndim - 2))
+        known = torch.cat((target[:, : self.regions], target[:, self.regions + 1 :]), dim=1)
+        return logits.masked_fill(unknown, IMPOSSIBLE), known
+
+
+Incomplete = tuple[Tensor, Tensor, Tensor]
+
+
+def _incomplete(missing: Tensor, device: torch.device) -> Incomplete:
+    """The images that lack any class (b, 1); background and the classes that any of them lacks (k); and which of these
+    are added up in which image (b, k) bool."""
+    images, classes = missing.any(1), missing.any(0)
+    classes[0] = True
+    images, classes = images.nonzero(), classes.nonzero()[:, 0]
+    added = missing[images, classes]
+    added[:, 0] = True
+    return images.to(device), classes.to(device), added.to(device)
+
+
+def _known_labels(
+    logits: Tensor, target: Tensor, maybe_background: int, incomplete: Incomplete
+) -> tuple[Tensor, Tensor]:
+    """As `MarginalLoss._known_regions`."""
+    maybe = torch.eq(target, maybe_background)
+    return _BackgroundOrMissing.apply(logits, maybe[:, 0], *incomplete), target.masked_fill(maybe, 0)
 
 
 class _BackgroundOrMissing(torch.autograd.Function):
     """Adds the missing classes' probabilities to that of background, where `maybe` is true.
 
-    logits (B, K, X, Y[, Z]), maybe (B, X, Y[, Z]) bool, missing (B, K) bool -> as the logits. By autograd alone, with
-    masks of all classes, the loss would take twice as long.
+    logits (B, K, X, Y[, Z]), maybe (B, X, Y[, Z]) bool, and what `_incomplete` returns -> as the logits. All images at
+    once: on a GPU a loop over them would take longer than the network. By autograd alone, with masks of all classes, it
+    would take twice as long.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, maybe: Tensor, missing: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, maybe, missing)
-        at, added, there = _incomplete(maybe, missing)
-        part = logits[at].float()
+    def forward(
+        ctx: FunctionCtx, logits: Tensor, maybe: Tensor, images: Tensor, classes: Tensor, added: Tensor
+    ) -> Tensor:
+        added = added.view(*added.shape, *[1] * (logits.ndim - 2))
+        there = maybe[images]  # (b, 1, X, Y[, Z])
+        ctx.save_for_backward(logits, there, images, classes, added)
+        part = logits[images, classes].float()
         either = part.masked_fill(~added, -math.inf).logsumexp(1, keepdim=True)
         part[:, :1] = torch.where(there, either, part[:, :1])
         part[:, 1:].masked_fill_((added & there)[:, 1:], IMPOSSIBLE)
         merged = logits.clone()
-        merged[at] = part.to(merged.dtype)
+        merged[images, classes] = part.to(merged.dtype)
         return merged
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, maybe, missing = ctx.saved_tensors  # type: ignore[misc]  # torch's stub knows one tensor only
-        at, added, there = _incomplete(maybe, missing)
-        share = logits[at].float().masked_fill(~added, -math.inf).softmax(1)  # of the summed probability
-        part = gradient[at]
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, there, images, classes, added = ctx.saved_tensors  # type: ignore[misc]  # torch's stub knows one tensor
+        share = logits[images, classes].float().masked_fill(~added, -math.inf).softmax(1)  # of the summed probability
+        part = gradient[images, classes]
         of_logits = gradient.clone()
-        of_logits[at] = torch.where(added & there, (part[:, :1] * share).to(part.dtype), part)
-        return of_logits, None, None
-
-
-def _incomplete(maybe: Tensor, missing: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """Background and what is missing anywhere, in the images that lack any class.
-
-    Returns:
-        index of these images and classes, background first; (b, k, 1, 1[, 1]) bool, which classes of an image are added
-        up; and (b, 1, X, Y[, Z]) bool, at which voxels.
-    """
-    images, classes = missing.any(1), missing.any(0)
-    classes[0] = True
-    images, classes = images.nonzero(), classes.nonzero()[:, 0]  # (b, 1) and (k)
-    added = missing[images, classes]
-    added[:, 0] = True
-    device = maybe.device
-    images, classes, added = images.to(device), classes.to(device), added.to(device)
-    return (images, classes), added.view(*added.shape, *[1] * (maybe.ndim - 1)), maybe[images]
+        of_logits[images, classes] = torch.where(added & there, (part[:, :1] * share).to(part.dtype), part)
+        return of_logits, None, None, None, None
