@@ -143,14 +143,10 @@ class Check:
         dataset = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{int(self.args.d):03d}_*"), None)
         done = dataset and all((dataset / f"nnUNetPlans_{configuration}").is_dir() for configuration in self.args.c)
         wanted = {"steps", "dice"} & set(self.args.sections)
-        command = ["nnUNetv2_plan_and_preprocess", "-d", self.args.d, "-c", *self.args.c]
+        command = [program("nnUNetv2_plan_and_preprocess"), "-d", self.args.d, "-c", *self.args.c]
         command += ["-npfp", processes, "-np", *[processes] * len(self.args.c), "--no_pbar"]
         with open(self.logs / "prepare.log", "w") as log:
-            process = (
-                subprocess.Popen([program(command[0]), *command[1:]], stdout=log, stderr=log)
-                if wanted and not done
-                else None
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=log) if wanted and not done else None
             yield
             if process is not None and process.wait():
                 raise SystemExit(f"{' '.join(command)} failed, see {log.name}")
