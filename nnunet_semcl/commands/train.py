@@ -11,6 +11,7 @@ from nnunetv2.run import run_training as nnunet
 
 from nnunet_semcl.commands.path import add_trainer_path
 from nnunet_semcl.files.training_input import check_training_input
+from nnunet_semcl.launchers.local import end_with_launcher
 
 
 def train(arguments: list[str]) -> None:
@@ -33,6 +34,7 @@ def train(arguments: list[str]) -> None:
             torch.set_num_threads(threads)
         stock_run_training(dataset, configuration, fold, trainer, plans_identifier, *rest, **named)
 
+    end_with_launcher()
     add_trainer_path()
     sys.argv = ["nnunet-semcl train", *arguments]
     # only nnU-Net can parse its arguments, so the check runs between its parser and its training

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from threading import Thread
 
 from nnunet_semcl.launchers.training import ENDED, RUNNING, Training
 
 GRACE = 60.0  # seconds for a training to end after SIGTERM
+LAUNCHER = "NNUNET_SEMCL_LAUNCHER"  # environment variable of a training: the process that started it
 
 
 class LocalLauncher:
@@ -41,7 +43,7 @@ class LocalLauncher:
             self._start(self.waiting.pop(0), self.free.pop(0))
 
     def _start(self, training: Training, slot: str) -> None:
-        environment = dict(os.environ)
+        environment = {**os.environ, LAUNCHER: str(os.getpid())}
         if self.device == "cuda":
             environment["CUDA_VISIBLE_DEVICES"] = slot
         elif self.device == "cpu":  # trainings with a thread for each core each would wait for one another
@@ -64,3 +66,21 @@ class LocalLauncher:
             while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
                 time.sleep(0.1)
         return "Stopped. Run the same command again: it goes on after the last epoch of each training."
+
+
+def end_with_launcher() -> None:
+    """In a training: lets it end, with its workers, when its launcher has ended, even by SIGKILL.
+
+    Otherwise it would go on, and the same command again would start a second training of the same fold beside it.
+    """
+    launcher = os.environ.pop(LAUNCHER, None)
+    if launcher is not None:
+        Thread(target=_end_after, args=(int(launcher),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        os.killpg(os.getpgrp(), number)  # the launcher has made this process the leader of a group
+        time.sleep(GRACE)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,18 +15,54 @@ import pytest
 from nnunet_semcl.launchers.local import LocalLauncher
 from nnunet_semcl.launchers.training import ENDED, RUNNING, WAITING, Training
 
+LAUNCH = """
+import sys, time
+from pathlib import Path
+from nnunet_semcl.launchers.local import LocalLauncher
+from nnunet_semcl.launchers.training import Training
+log = Path(sys.argv[1])
+launcher = LocalLauncher("cpu", ["0"])
+launcher.launch([Training("a", "0", log.parent, log, [sys.executable, "-c", sys.argv[2]])])
+launcher.look()
+time.sleep(600)
+"""
+TRAIN = """
+import os, subprocess
+from nnunet_semcl.launchers.local import end_with_launcher
+end_with_launcher()
+print(os.getpid(), flush=True)
+subprocess.run(["sleep", "600"])
+"""
+
 
 def training(folder: Path, number: int, *command: str) -> Training:
     return Training("a", str(number), folder, folder / f"{number}.txt", command)
 
 
-def run(launcher: LocalLauncher, trainings: list[Training]) -> None:
-    launcher.launch(trainings)
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while any(t.state != ENDED for t in trainings):
-        launcher.look()
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def run(launcher: LocalLauncher, trainings: list[Training]) -> None:
+    launcher.launch(trainings)
+
+    def all_ended() -> bool:
+        launcher.look()
+        return all(t.state == ENDED for t in trainings)
+
+    wait_for(all_ended)
+
+
+def is_alive(group: int) -> bool:
+    """Whether a process of the group runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_each_gpu_has_one_training_at_a_time(tmp_path: Path) -> None:
@@ -68,8 +107,15 @@ def test_when_it_is_left_its_trainings_and_their_workers_end(tmp_path: Path) -> 
     ((_, process),) = launcher.running.values()
     assert launcher.leave().startswith("Stopped. Run the same command again")
     assert process.returncode < 0
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return
-    raise AssertionError("a worker runs on")
+    assert not is_alive(process.pid)
+
+
+def test_when_it_is_killed_its_trainings_and_their_workers_end(tmp_path: Path) -> None:
+    log = tmp_path / "0.txt"
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, str(log), TRAIN])
+    wait_for(lambda: log.is_file() and log.read_text().endswith("\n"))
+    group = int(log.read_text())
+    assert is_alive(group)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    wait_for(lambda: not is_alive(group))
