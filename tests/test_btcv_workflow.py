@@ -46,7 +46,7 @@ def test_from_the_challenges_folder_to_the_report(tmp_path: Path) -> None:
         f"nnunet-semcl crossval -d 17 -c 2d -p nnUNetTinyPlans -f 0 1 -tr {' '.join(TRAINERS)} -device cpu --jobs 2 "
         f"-np 1 -o {report}"
     )
-    assert "Dataset017_BTCV, 2d, nnUNetTinyPlans, fold 0, 1." in printed
+    assert "Dataset017_BTCV, 2d, nnUNetTinyPlans, folds 0, 1." in printed
     assert "12 cases; surface Dice within 2 mm." in printed
     folds = json.loads(published.read_text())
     cases = {line.split(",")[0] for line in (report / "cases.csv").read_text().splitlines()[1:]}

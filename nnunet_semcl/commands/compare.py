@@ -66,7 +66,8 @@ def compare_trainers(
     sides = {trainer: _validated(model, chosen, ending) for trainer, model in models.items()}
     raw = os.environ.get("nnUNet_raw")
     images = Path(raw, preprocessed.name, "imagesTr") if raw else None
-    about = [f"{preprocessed.name}, {configuration}, {plans_identifier}, fold {', '.join(chosen)}."]
+    which = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(chosen)}"
+    about = [f"{preprocessed.name}, {configuration}, {plans_identifier}, {which}."]
     compare_cases(sides, preprocessed / "gt_segmentations", images, dataset_json, about, options)
 
 

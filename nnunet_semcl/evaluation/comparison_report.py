@@ -222,6 +222,10 @@ def _box_plots(comparison: Comparison) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "comparison"}):
         figure = Figure(figsize=(3 * len(MEASURES), 3.2), layout="constrained")
         FigureCanvasSVG(figure)
+        numbers = range(1, len(comparison.sides) + 1)
+        # Once below all panels: long names below each would leave them no room.
+        names = ", ".join(f"{number}: {side}" for number, side in zip(numbers, comparison.sides, strict=True))
+        figure.supxlabel(names, fontsize=10)
         for axis, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
             values = np.array([[comparison.of_case(s, c, measure) for s in comparison.sides] for c in comparison.cases])
             for pair in values:
@@ -234,7 +238,7 @@ def _box_plots(comparison: Comparison) -> str:
                 axis.boxplot(
                     [known], positions=[number + 1], widths=0.5, flierprops={"markeredgecolor": colour}, **parts
                 )
-            axis.set_xticks(range(1, len(comparison.sides) + 1), comparison.sides, rotation=20, ha="right")
+            axis.set_xticks(numbers, map(str, numbers))
             better = "higher" if HIGHER_IS_BETTER[measure] else "lower"
             axis.set_title(f"{measure}{UNIT[measure]}, {better} is better", fontsize=10)
             axis.patch.set_alpha(0)

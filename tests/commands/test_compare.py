@@ -83,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture, tmp_path: Path, message: str, *argume
 def test_the_report(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(tmp_path, *BOTH, "--group", r"p\d") == 0
     printed = capsys.readouterr().out
-    assert f"{DATASET}, 2d, nnUNetPlans, fold 0, 1." in printed
+    assert f"{DATASET}, 2d, nnUNetPlans, folds 0, 1." in printed
     assert "3 cases of 2 groups; surface Dice within 2 mm." in printed
     report = tmp_path / "report"
     assert {file.name for file in report.iterdir()} == {"report.md", "cases.csv", "iou.csv", "index.html"}
