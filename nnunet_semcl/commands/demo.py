@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+from nnunet_semcl.commands.crossval import CrossValidation, run_crossval
 from nnunet_semcl.commands.path import EXT_TRAINER, trainer_path
 from nnunet_semcl.commands.phantom import write_phantom
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.evaluation.compare_cases import Options
 
 MARKER = ".nnunet_semcl_demo"  # a file in every demo's folder: no folder without it is ever removed
 DATASET_ID = "999"
@@ -26,6 +28,7 @@ CONFIGURATION = "2d"  # with so few steps much better than 3d_fullres
 PLANS = "nnUNetTinyPlans"
 TRAINERS = ("nnUNetTrainerDemo", "SemCLTrainerDemo")
 FOLD = "5"  # the first with few labels
+TOLERANCE = 2.0  # mm, of surface Dice
 STEPS = 5
 LOG_LINES_SHOWN = 20
 NNUNET_SEMCL = (sys.executable, "-m", "nnunet_semcl.cli")
@@ -60,8 +63,12 @@ def run_demo(folder: Path, seed: int) -> None:
         with _step(number, title):
             run_logged(command, folder / "logs" / f"{number}_{title.replace(' ', '_')}.log", planning)
     print(f"[{STEPS}/{STEPS}] Training with {LABELLED} labelled and {CASES * 4 // 5 - LABELLED} unlabelled cases")
-    trained = subprocess.run(_cross_validation(folder, device), env=environment, cwd=folder)
-    if trained.returncode != 0:
+    # on a CPU two trainings side by side, with a thread each, are done sooner than one after the other
+    slots = ["0"] if device == "cuda" else ["0", "1"]
+    cross = CrossValidation(DATASET_ID, CONFIGURATION, PLANS, TRAINERS, [FOLD], device, slots)
+    os.environ.update(environment)
+    # in this process: when it is killed, the trainings end with it, and the folder is free for the next demo
+    if run_crossval(cross, Options(folder / "comparison", None, TOLERANCE, len(slots))) != 0:
         raise InputError("nnunet-semcl crossval: failed", "See the logs that it names above.")
     print(f"Both trainers take the same number of optimiser steps. All files: {folder}")
     print(f"{time.monotonic() - started:.0f} s")
@@ -101,13 +108,6 @@ def _commands(seed: int) -> Iterator[tuple[str, list[str]]]:
     yield "Making the plans smaller", [*NNUNET_SEMCL, "plan", "-d", DATASET_ID, "--preset", "tiny"]
     budget = ["label-budget", "-d", DATASET_ID, "--labelled", str(LABELLED), "--seed", str(seed)]
     yield "Hiding labels", [*NNUNET_SEMCL, *budget]
-
-
-def _cross_validation(folder: Path, device: str) -> list[str]:
-    options = ["-d", DATASET_ID, "-c", CONFIGURATION, "-p", PLANS, "-tr", *TRAINERS, "-f", FOLD, "-device", device]
-    # on a CPU two trainings side by side, with a thread each, are done sooner than one after the other
-    side_by_side = [] if device == "cuda" else ["--jobs", "2"]
-    return [*NNUNET_SEMCL, "crossval", *options, *side_by_side, "-o", str(folder / "comparison")]
 
 
 def _environment(folder: Path, device: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_semcl.commands import demo
+from nnunet_semcl.commands.crossval import CrossValidation
 from nnunet_semcl.commands.demo_trainers import SemCLTrainerDemo, nnUNetTrainerDemo
 from nnunet_semcl.errors import InputError
+from nnunet_semcl.evaluation.compare_cases import Options
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 
 
@@ -84,6 +87,23 @@ def test_a_failed_step_is_reported(tmp_path: Path, no_commands: None, capsys: py
     with pytest.raises(InputError):
         demo.run_demo(tmp_path / "demo", 0)
     assert capsys.readouterr().out.splitlines()[-1] == "[2/5] Planning and preprocessing ... failed"
+
+
+def test_trainings_end_with_the_demo_since_its_own_process_starts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def run_crossval(cross: CrossValidation, options: Options) -> int:
+        started.append((os.environ["nnUNet_results"], cross.trainers, options.output))
+        return 1
+
+    monkeypatch.setattr(demo, "run_logged", lambda *_: None)
+    monkeypatch.setattr(demo, "run_crossval", run_crossval)
+    with patch.dict(os.environ), pytest.raises(InputError, match="crossval: failed"):
+        demo.run_demo(tmp_path / "demo", 0)
+    folder = tmp_path / "demo"
+    assert started == [(str(folder / "nnUNet_results"), demo.TRAINERS, folder / "comparison")]
 
 
 def test_environment_keeps_only_the_users_variables_for_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
