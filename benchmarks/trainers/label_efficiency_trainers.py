@@ -38,6 +38,7 @@ class InMemory:
         self.dataset = dataset
         self.source_folder, self.identifiers = dataset.source_folder, dataset.identifiers
         self.missing = getattr(dataset, "missing", {})
+        self.has_labels = getattr(dataset, "has_labels", True)
         self.load_case = cache(self._read)
 
     def _read(self, identifier: str) -> tuple:
@@ -101,6 +102,10 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
         cases = super()._pseudo_labelled(*args)
         return [InMemory(of) for of in cases] if self.in_memory else cases
 
+    def _unlabelled_images_alone(self) -> Cases:
+        cases = super()._unlabelled_images_alone()
+        return InMemory(cases) if self.in_memory else cases
+
 
 class SemCL_noUnlabelled(SemCL):
     """The labels are the only masks; the steps are divided as where nothing is unlabelled."""
@@ -116,7 +121,10 @@ class SemCL_unfilled(SemCL):
 
 
 class SelfTraining(SemCL):
-    """SemCL without its contrast: what the masks of unlabelled cases and copy-paste give by themselves."""
+    """SemCL without its contrasts: what the masks of unlabelled cases and copy-paste give by themselves."""
+
+    def _coarse_phase(self, labelled: Cases, held_out: Cases | None, epochs: int) -> PretrainingPhase:
+        return self._supervised_phase("coarse", [labelled], held_out, epochs)
 
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int

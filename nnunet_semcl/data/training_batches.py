@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch.utils.data import Dataset
 
 from nnunet_semcl.data.copy_paste import swap_boxes
+from nnunet_semcl.data.places import CHANNELS, Body, Box, WithPlaces, sample_places
 from nnunet_semcl.data.pseudo_labels import maybe_background
 from nnunet_semcl.data.seeding import seeded
 from nnunet_semcl.distributed import rank, split_evenly
@@ -31,6 +32,7 @@ class TrainingBatches(Dataset):
         seed: of all batches.
         copy_paste: whether the two halves of a batch swap boxes.
         plain_view: whether a batch also holds the images under the spatial augmentation alone.
+        places: number of voxels of a batch whose places in their cases it holds, and which of its patches are labelled.
         labels: the labels of pseudo-labelled cases, with an ignore label; None for the data set's own.
     """
 
@@ -41,6 +43,7 @@ class TrainingBatches(Dataset):
         seed: int,
         copy_paste: bool,
         plain_view: bool = False,
+        places: int = 0,
         labels: LabelManager | None = None,
     ) -> None:
         labels = labels or cast("LabelManager", trainer.label_manager)
@@ -60,6 +63,8 @@ class TrainingBatches(Dataset):
         )
         if plain_view:
             transforms = WithPlainView(transforms)
+        if places:
+            transforms = WithPlaces(transforms)
         slots = zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
         self.loader = SlotLoader(
             [dataset for dataset, share in slots for _ in range(share)],
@@ -74,6 +79,7 @@ class TrainingBatches(Dataset):
         self.seed = seed
         self.copy_paste = copy_paste
         self.plain_view = plain_view
+        self.places = places
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         """Draws batch number `number`.
@@ -85,6 +91,8 @@ class TrainingBatches(Dataset):
             missing: (B, heads) bool, the network's heads whose object was not found in a patch's case: voxels that are
                 `maybe_background` may be one of these.
             plain: as image; only with `plain_view`.
+            placed, place: (V,) int64, voxels in the flattened (B, X, Y[, Z]), and (V, 3) float32, where in their cases
+                they are; only with `places`, as is labelled, (B,) bool.
         """
         with seeded(self.seed, number) as rng:
             drawn = self.loader.generate_train_batch()
@@ -93,7 +101,12 @@ class TrainingBatches(Dataset):
             if self.copy_paste:
                 for pair in swap_boxes([image, *levels_of(target)], rng):
                     missing[pair] = missing[pair].any(0)
-        batch = {"image": image, "target": target, "missing": missing}
+            batch = {"image": image, "target": target, "missing": missing}
+            if self.places:
+                batch["image"] = image[:, :-CHANNELS].contiguous()
+                batch["placed"], batch["place"] = sample_places(image[:, -CHANNELS:], self.places, rng)
+                datasets = [self.loader.dataset_of[case] for case in drawn["keys"]]
+                batch["labelled"] = torch.tensor([getattr(dataset, "has_labels", True) for dataset in datasets])
         if self.plain_view:
             batch["image"], batch["plain"] = image.chunk(2, dim=1)
         return batch
@@ -122,7 +135,7 @@ class SlotLoader(nnUNetDataLoader):
         final_patch_size: Sequence[int],
         labels: LabelManager,
         forced: float,
-        transforms: BasicTransform | WithPlainView,
+        transforms: BasicTransform | WithPlainView | WithPlaces,
     ) -> None:
         super().__init__(
             slots[0],
@@ -136,6 +149,7 @@ class SlotLoader(nnUNetDataLoader):
             transforms=transforms,
         )
         self.slots = slots
+        self._bodies: dict[str, Body] = {}
         self._data = self
         self.dataset_of = {case: dataset for dataset in slots for case in dataset.identifiers}
 
@@ -143,9 +157,21 @@ class SlotLoader(nnUNetDataLoader):
         """Draws the case of each slot."""
         return [dataset.identifiers[np.random.randint(len(dataset.identifiers))] for dataset in self.slots]
 
+    def get_bbox(self, data_shape: Sequence[int], *args: Any, **kwargs: Any) -> Box:
+        """Draws the box of the next patch, in the case that was loaded last."""
+        box = super().get_bbox(data_shape, *args, **kwargs)
+        if isinstance(self.transforms, WithPlaces):
+            self.transforms.next_is(box, data_shape, self._body)
+        return box
+
     def load_case(self, identifier: str) -> tuple[np.ndarray, Voxels, np.ndarray | None, dict]:
         """As a data set, for nnU-Net's loader."""
-        return self.dataset_of[identifier].load_case(identifier)
+        case = self.dataset_of[identifier].load_case(identifier)
+        if isinstance(self.transforms, WithPlaces):
+            if identifier not in self._bodies:
+                self._bodies[identifier] = Body.of_case(case[0])
+            self._body = self._bodies[identifier]
+        return case
 
 
 class WithPlainView:

@@ -89,10 +89,12 @@ class PseudoLabelTrainer(PretrainingTrainer):
         held_out_batches = self._patches(name, [held_out], copy_paste, labels) if held_out else None
         return self.build_phase(name, task, batches, held_out_batches, epochs)
 
-    def _patches(self, phase: str, cases: list[Cases], copy_paste: bool, labels: LabelManager) -> TrainingBatches:
+    def _patches(
+        self, phase: str, cases: list[Cases], copy_paste: bool, labels: LabelManager, places: int = 0
+    ) -> TrainingBatches:
         if copy_paste and self.batch_size < 2:
             self.print_to_log_file("WARNING: no copy-paste: it takes two patches, and each process has only one")
-        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, labels=labels)
+        return TrainingBatches(self, cases, self.phase_seed(phase), copy_paste, places=places, labels=labels)
 
     def _labels_of(self, cases: list[Cases]) -> LabelManager:
         """The labels of a phase's cases, of which all but the first have pseudo-labels."""
