@@ -65,7 +65,9 @@ class TrainingBatches(Dataset):
             transforms = WithPlainView(transforms)
         if places:
             transforms = WithPlaces(transforms)
-        slots = zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
+        # Of labelled patches each process needs as many: nnU-Net's Dice loss gathers a row for each patch.
+        in_order = datasets if places else _rotated(datasets)
+        slots = zip(in_order, split_evenly(trainer.batch_size, len(datasets)), strict=True)
         self.loader = SlotLoader(
             [dataset for dataset, share in slots for _ in range(share)],
             initial_size,

@@ -35,13 +35,10 @@ class CoarseTask(PretrainingTask):
         output = self.network(batch["image"])
         contrast = self.places(batch)
         labelled = batch["labelled"].nonzero()[:, 0]
-        if len(labelled):
-            # nnU-Net does not compile its loss either.
-            loss = torch.compiler.disable(self.segmentation_loss)
-            there = labelled.to(batch["image"].device)
-            segmentation = loss(_of(output, there), _of(batch["target"], there), batch["missing"][labelled])
-        else:  # of several processes with one patch each, some see no label
-            segmentation = contrast.new_zeros(())
+        there = labelled.to(batch["image"].device)
+        # nnU-Net does not compile its loss either.
+        loss = torch.compiler.disable(self.segmentation_loss)
+        segmentation = loss(_of(output, there), _of(batch["target"], there), batch["missing"][labelled])
         return {
             "loss": segmentation + self.weight * contrast,
             "segmentation_loss": segmentation,

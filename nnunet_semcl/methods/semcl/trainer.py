@@ -135,7 +135,11 @@ class SemCLTrainer(PseudoLabelTrainer):
     def _coarse_phase(self, labelled: Cases, held_out: Cases | None, epochs: int) -> PretrainingPhase:
         """Builds the training of the coarse model, which sees the unlabelled images too if places are contrasted."""
         settings = self.pretraining_settings()
-        if not (settings["place_weight"] and self.unlabelled_images()):
+        contrasts = settings["place_weight"] > 0 and bool(self.unlabelled_images())
+        if contrasts and self.batch_size < 2:
+            self.print_to_log_file("WARNING: no contrast of places: each process has only one patch")
+            contrasts = False
+        if not contrasts:
             return self._supervised_phase("coarse", [labelled], held_out, epochs)
         labels, voxels = self.label_manager, own_share(PLACES, least=2)
         places = PlaceContrast(self.planned_network.get_submodule("decoder"), settings["embedding_dim"])

@@ -30,8 +30,10 @@ from nnunet_semcl.data.pseudo_labels import (
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.methods.semcl import coarse_model
+from nnunet_semcl.methods.semcl.coarse_task import CoarseTask
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
+from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.process_pool import ProcessPool
 
 FOLD = 5  # fold 0 with two labelled cases
@@ -99,6 +101,24 @@ def test_validation_labels_do_not_influence_the_coarse_model(budget: NNUNetFolde
         cases.save_case(image, noise, properties, str(data / case))
     shutil.rmtree(budget.root / "results")
     assert same(first, pretrain(make_trainer(fold=FOLD)))
+
+
+def test_the_coarse_training_sees_unlabelled_images_where_places_are_contrasted(
+    budget: NNUNetFolders, make_trainer: MakeTrainer
+) -> None:
+    def coarse(**plan: object) -> tuple[type, set[str]]:
+        trainer = make_trainer(fold=FOLD)
+        trainer.configuration_manager.configuration.update(plan)
+        trainer.initialize()
+        phase = next(trainer.pretraining_phases())
+        return type(phase.task), {case for cases in phase.batches.loader.slots for case in cases.identifiers}
+
+    labelled, unlabelled = (set(split(budget)[key]) for key in ("train", "unlabelled"))
+    assert coarse() == (CoarseTask, labelled | unlabelled)
+    assert coarse(semcl={"place_weight": 0}) == (SupervisedTask, labelled)
+    assert coarse(batch_size=1) == (SupervisedTask, labelled)
+    log = next(budget.fold("SemCLTrainerShort", "2d", fold=FOLD).glob("training_log*.txt")).read_text()
+    assert "WARNING: no contrast of places: each process has only one patch" in log
 
 
 def test_after_pretraining_its_cases_are_not_needed(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
