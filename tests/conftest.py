@@ -88,6 +88,13 @@ class NNUNetFolders:
     def fold(self, trainer: str, configuration: str, plans: str = "nnUNetTinyPlans", fold: int | str = 0) -> Path:
         return self.root / "results" / self.dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
 
+    def set_in_plans(self, configuration: str, **entries: object) -> None:
+        """Changes a configuration of the tiny plans."""
+        file = self.preprocessed / "nnUNetTinyPlans.json"
+        plans = json.loads(file.read_text())
+        plans["configurations"][configuration] |= entries
+        file.write_text(json.dumps(plans))
+
     def start(self, command: str) -> subprocess.Popen:
         program, *arguments = command.split()
         return subprocess.Popen(

@@ -121,10 +121,7 @@ class SemCL_unfilled(SemCL):
 
 
 class SelfTraining(SemCL):
-    """SemCL without its contrasts: what the masks of unlabelled cases and copy-paste give by themselves."""
-
-    def _coarse_phase(self, labelled: Cases, held_out: Cases | None, epochs: int) -> PretrainingPhase:
-        return self._supervised_phase("coarse", [labelled], held_out, epochs)
+    """SemCL without its contrast: what the masks of unlabelled cases and copy-paste give by themselves."""
 
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int

@@ -33,10 +33,7 @@ def model(make_trainer: MakeTrainer) -> Path:
 
 
 def name_it(folders: NNUNetFolders, model: Path) -> None:
-    path = folders.preprocessed / "nnUNetTinyPlans.json"
-    plans = json.loads(path.read_text())
-    plans["configurations"]["2d"]["semcl"] = {"coarse_model": str(model)}
-    path.write_text(json.dumps(plans))
+    folders.set_in_plans("2d", semcl={"coarse_model": str(model)})
 
 
 def test_its_predictions_are_the_masks_in_another_configuration(

@@ -257,10 +257,7 @@ def test_a_fold_without_foreground(make_trainer: MakeTrainer, folders: NNUNetFol
 
 
 def test_an_invalid_section_of_the_plans(make_trainer: MakeTrainer, folders: NNUNetFolders) -> None:
-    path = folders.preprocessed / "nnUNetTinyPlans.json"
-    plans = json.loads(path.read_text())
-    plans["configurations"]["2d"]["semcl"] = {"queries_per_batch": 2}
-    path.write_text(json.dumps(plans))
+    folders.set_in_plans("2d", semcl={"queries_per_batch": 2})
     message = '"semcl" of configuration 2d, queries_per_batch: 2 is not a whole number from 4 to 65536'
     with pytest.raises(InputError, match=message):
         make_trainer().initialize()

@@ -114,9 +114,9 @@ def test_the_coarse_training_sees_unlabelled_images_where_places_are_contrasted(
         return type(phase.task), {case for cases in phase.batches.loader.slots for case in cases.identifiers}
 
     labelled, unlabelled = (set(split(budget)[key]) for key in ("train", "unlabelled"))
-    assert coarse() == (CoarseTask, labelled | unlabelled)
-    assert coarse(semcl={"place_weight": 0}) == (SupervisedTask, labelled)
-    assert coarse(batch_size=1) == (SupervisedTask, labelled)
+    assert coarse() == (SupervisedTask, labelled)
+    assert coarse(semcl={"place_weight": 0.3}) == (CoarseTask, labelled | unlabelled)
+    assert coarse(semcl={"place_weight": 0.3}, batch_size=1) == (SupervisedTask, labelled)
     log = next(budget.fold("SemCLTrainerShort", "2d", fold=FOLD).glob("training_log*.txt")).read_text()
     assert "WARNING: no contrast of places: each process has only one patch" in log
 
@@ -144,6 +144,8 @@ class Killed(Exception):
 def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
     budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
+    if moment == "coarse":
+        budget.set_in_plans("2d", semcl={"place_weight": 0.3})
     uninterrupted = pretrain(make_trainer(fold=FOLD))
     shutil.rmtree(budget.root / "results")
     interrupted = make_trainer(fold=FOLD)
