@@ -12,12 +12,13 @@ from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.ideal.task import IDEALTask
 from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
+from nnunet_semcl.methods.semcl.place_contrast import PlaceContrast
 from nnunet_semcl.methods.semcl.task import SemCLTask
 from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 PATCHES, SIZE = 4, 16
-TASKS = ("memory", "object", "voxel", "both", "segmentation", "ideal")
+TASKS = ("memory", "place", "object", "voxel", "both", "segmentation", "ideal")
 
 
 class FinestLevel(DC_and_CE_loss):
@@ -39,6 +40,8 @@ def build_task(name: str) -> PretrainingTask:
     if name == "memory":
         memory = MemoryContrast(4, torch.arange(3), 16, 0.3, 8, 0.75, False)
         return SemCLTask(network, memory, None, 0.3)
+    if name == "place":
+        return SemCLTask(network, PlaceContrast(8, 16, 0.3, level=1), None, 0.3)
     voxels = VoxelContrast(4, 16, 0.3) if name in ("voxel", "both", "segmentation") else None
     objects = ObjectContrast(network.encoder, 16, 0.3) if name in ("object", "both") else None
     loss = None
@@ -63,6 +66,7 @@ def whole_batch() -> dict[str, torch.Tensor]:
         "voxel": voxel,
         "voxel_class": voxel % 3,
         "at_boundary": voxel % 2 == 0,
+        "place": torch.rand(90, 3, generator=rows),
         "missing": torch.zeros(PATCHES, 3, dtype=torch.bool),
         "query_view": patches,
         "key_view": patches.flip(2),
@@ -85,6 +89,8 @@ def part_of_batch(name: str, views: slice, patches: slice) -> dict[str, torch.Te
             "voxel": batch["voxel"][voxels] - first,
             "voxel_class": batch["voxel_class"][voxels],
             "at_boundary": batch["at_boundary"][voxels],
+            "placed": batch["voxel"][voxels] - first,
+            "place": batch["place"][voxels],
         }
     return {
         "query": batch["query_view"][patches],

@@ -128,7 +128,6 @@ def train(folder: Path, trainer_name: str, device: str) -> None:
 @pytest.mark.parametrize("trainer", ["SemCLTrainerShort", "IDEALTrainerShort"])
 def test_training_in_two_processes(folders: NNUNetFolders, tmp_path: Path, trainer: str, device: str) -> None:
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
-    folders.set_in_plans("2d", semcl={"place_weight": 0.3})  # its batches are divided among the processes otherwise
     with patch.dict(os.environ, {"nnUNet_compile": "f"}):
         run_two(tmp_path, train, trainer, device)
     fold = folders.fold(trainer, "2d", fold=FOLD)

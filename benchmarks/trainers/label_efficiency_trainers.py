@@ -38,7 +38,6 @@ class InMemory:
         self.dataset = dataset
         self.source_folder, self.identifiers = dataset.source_folder, dataset.identifiers
         self.missing = getattr(dataset, "missing", {})
-        self.has_labels = getattr(dataset, "has_labels", True)
         self.load_case = cache(self._read)
 
     def _read(self, identifier: str) -> tuple:
@@ -101,10 +100,6 @@ class SemCL(PretrainedTrainer, SemCLTrainer):
     def _pseudo_labelled(self, *args: Any) -> list[Cases]:
         cases = super()._pseudo_labelled(*args)
         return [InMemory(of) for of in cases] if self.in_memory else cases
-
-    def _unlabelled_images_alone(self) -> Cases:
-        cases = super()._unlabelled_images_alone()
-        return InMemory(cases) if self.in_memory else cases
 
 
 class SemCL_noUnlabelled(SemCL):

@@ -21,12 +21,7 @@ class ImageOnlyCases:
         images: case -> its preprocessed image without extension.
         labels: nnU-Net's label manager.
         masks_background: whether nnU-Net sets images to 0 outside the body.
-
-    Attributes:
-        has_labels: False.
     """
-
-    has_labels = False
 
     def __init__(self, images: dict[str, Path], labels: LabelManager, masks_background: bool = False) -> None:
         self.images = images

@@ -32,7 +32,7 @@ class TrainingBatches(Dataset):
         seed: of all batches.
         copy_paste: whether the two halves of a batch swap boxes.
         plain_view: whether a batch also holds the images under the spatial augmentation alone.
-        places: number of voxels of a batch whose places in their cases it holds, and which of its patches are labelled.
+        places: number of voxels of a batch whose places in their cases it holds.
         labels: the labels of pseudo-labelled cases, with an ignore label; None for the data set's own.
     """
 
@@ -65,9 +65,7 @@ class TrainingBatches(Dataset):
             transforms = WithPlainView(transforms)
         if places:
             transforms = WithPlaces(transforms)
-        # Of labelled patches each process needs as many: nnU-Net's Dice loss gathers a row for each patch.
-        in_order = datasets if places else _rotated(datasets)
-        slots = zip(in_order, split_evenly(trainer.batch_size, len(datasets)), strict=True)
+        slots = zip(_rotated(datasets), split_evenly(trainer.batch_size, len(datasets)), strict=True)
         self.loader = SlotLoader(
             [dataset for dataset, share in slots for _ in range(share)],
             initial_size,
@@ -94,7 +92,7 @@ class TrainingBatches(Dataset):
                 `maybe_background` may be one of these.
             plain: as image; only with `plain_view`.
             placed, place: (V,) int64, voxels in the flattened (B, X, Y[, Z]), and (V, 3) float32, where in their cases
-                they are; only with `places`, as is labelled, (B,) bool.
+                they are; only with `places`.
         """
         with seeded(self.seed, number) as rng:
             drawn = self.loader.generate_train_batch()
@@ -107,8 +105,6 @@ class TrainingBatches(Dataset):
             if self.places:
                 batch["image"] = image[:, :-CHANNELS].contiguous()
                 batch["placed"], batch["place"] = sample_places(image[:, -CHANNELS:], self.places, rng)
-                datasets = [self.loader.dataset_of[case] for case in drawn["keys"]]
-                batch["labelled"] = torch.tensor([getattr(dataset, "has_labels", True) for dataset in datasets])
         if self.plain_view:
             batch["image"], batch["plain"] = image.chunk(2, dim=1)
         return batch

@@ -55,8 +55,7 @@ def test_without_places_a_batch_is_the_same(make_trainer: MakeTrainer) -> None:
     placed = TrainingBatches(trainer, cases, seed=1, copy_paste=True, places=50)[3]
     assert torch.equal(placed["image"], plain["image"])
     assert all(torch.equal(a, b) for a, b in zip(placed["target"], plain["target"], strict=True))
-    assert set(placed) - set(plain) == {"placed", "place", "labelled"}
-    assert placed["labelled"].all()
+    assert set(placed) - set(plain) == {"placed", "place"}
 
 
 def test_coordinates_of_a_box_that_leaves_the_case() -> None:

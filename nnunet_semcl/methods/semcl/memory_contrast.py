@@ -32,8 +32,12 @@ class MemoryContrast(nn.Module):
         size: number of embeddings of each part in the memory.
         sure: probability above which a voxel is no anchor.
         with_regions: whether outputs are independent regions and a class is the set of a voxel's regions, as bits.
+
+    Attributes:
+        level: of the decoder, the finest.
     """
 
+    level = 0
     memory: torch.Tensor
     stored: torch.Tensor
     classes: torch.Tensor

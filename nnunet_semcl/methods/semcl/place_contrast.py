@@ -1,49 +1,50 @@
-"""Contrast of places, of labelled and unlabelled images alike."""
+"""Contrast of the voxels of different patches by their places in the body."""
 
 from __future__ import annotations
 
 import torch
-from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
 
 from nnunet_semcl.distributed import gather, rank, world_size
 from nnunet_semcl.losses.place_contrast import PlaceContrastLoss
-from nnunet_semcl.networks.decoder_features import DecoderFeatures
 from nnunet_semcl.networks.voxel_head import VoxelHead
 
-LEVEL = 2  # of the decoder, from the finest: a quarter of the resolution, and as a rule four times the features
-PLACES = 512  # voxels of a batch
-TEMPERATURE, WIDTH = 0.1, 0.06  # the width in shares of a case's size
+LEVEL = 2  # of the decoder: a quarter of the resolution, and as a rule four times the finest level's features
+WIDTH = 0.06  # of the neighbourhood whose voxels attract each other, in shares of the body's size
 
 
 class PlaceContrast(nn.Module):
-    """Decoder's features of voxels -> head -> contrast of their places in their cases.
+    """Decoder's features of voxels -> head -> contrast of their places.
+
+    No label is used, so that all of an unlabelled image teaches, also where its mask says nothing.
 
     Args:
-        decoder: nnU-Net's, whose features are taken until `remove`.
+        channels: number of the decoder's features at `level`.
         embedding_dim: length of an embedding vector.
+        temperature: temperature of the contrastive loss.
+        level: of the decoder, from the finest.
     """
 
-    def __init__(self, decoder: UNetDecoder, embedding_dim: int) -> None:
+    def __init__(self, channels: int, embedding_dim: int, temperature: float, level: int) -> None:
         super().__init__()
-        self.features = DecoderFeatures(decoder, min(LEVEL, len(decoder.stages) - 1))
-        self.head = VoxelHead(self.features.channels, embedding_dim)
-        self.loss = PlaceContrastLoss(TEMPERATURE, WIDTH)
+        self.level = level
+        self.head = VoxelHead(channels, embedding_dim)
+        self.loss = PlaceContrastLoss(temperature, WIDTH)
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Computes the loss of a batch that has just passed the decoder.
+    def forward(
+        self, features: torch.Tensor, output: torch.Tensor, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Computes the loss; there are no figures.
 
         Shape:
-            batch: image (P, C, X, Y[, Z]), placed (V,), place (V, 3); see TrainingBatches.
+            features: (P, channels, x, y[, z]).
+            output: not used.
+            batch: patch (P, C, X, Y[, Z]), placed (V,), place (V, 3); see TrainingBatches.
         """
-        features = self.features.take()  # (P, channels, x, y[, z])
-        patch, *voxel = torch.unravel_index(batch["placed"], (len(features), *batch["image"].shape[2:]))
+        size = batch["patch"].shape[2:]
+        patch, *voxel = torch.unravel_index(batch["placed"], (len(features), *size))
         coarser = patch
-        for position, size, full in zip(voxel, features.shape[2:], batch["image"].shape[2:], strict=True):
-            coarser = coarser * size + position * size // full
+        for position, full, coarse in zip(voxel, size, features.shape[2:], strict=True):
+            coarser = coarser * coarse + position * coarse // full
         embeddings = gather(self.head(features, coarser))
-        return self.loss(embeddings, gather(batch["place"]), gather(patch * world_size() + rank()))
-
-    def remove(self) -> None:
-        """Leaves the decoder as it was."""
-        self.features.remove()
+        return self.loss(embeddings, gather(batch["place"]), gather(patch * world_size() + rank())), {}

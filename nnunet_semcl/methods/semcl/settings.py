@@ -14,15 +14,14 @@ from nnunet_semcl.pretraining.settings import Derived, MethodSettings, setting
 from nnunet_semcl.rules import COUNT, SHARE, SWITCH, TEMPERATURE, Rule, is_whole, one_of, whole
 
 WANTED_QUERIES = 8
-OBJECTIVES = ("voxel", "object", "both", "memory")
+OBJECTIVES = ("voxel", "object", "both", "memory", "place")
 LARGEST_QUERY = 4  # times the plan's patch along each axis; larger queries fit into no GPU's memory
 FEWEST_QUERIES = 4  # two objects with two queries each
 # What these settings belong to: with another objective they are refused.
 QUERIES = [{"objective": ("object", "both")}]
-VOXELS = [{"objective": ("voxel", "both", "memory")}]
+VOXELS = [{"objective": ("voxel", "both", "memory", "place")}]
 MEMORY = [{"objective": ("memory",)}]
 SEGMENTATION = [{"segmentation": (True,)}]
-COARSE_TRAINING = [{"coarse_model": (None,)}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +32,19 @@ class SemCLSettings(MethodSettings, section="semcl"):
         query_size: edge lengths of a query patch in voxels.
         queries_per_batch: number of queries in a batch; two views are drawn of each.
         objective: what is contrasted: "voxel" (voxels of a batch with each other), "object" (the paper's), "both" of
-            them, or "memory" (voxels with objects in other images).
+            them, "memory" (voxels with objects in other images), or "place" (voxels of different patches, by their
+            places in the body).
         segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
             again; needs `segmentation`.
         contrast_weight: weight of the contrast beside nnU-Net's loss.
-        voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries.
+        voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries; with
+            "place", of any voxels of the body.
         embedding_dim: length of an embedding vector.
         temperature: temperature of the contrastive loss.
         memory: number of embeddings of each part of an object in the memory.
         sure: probability of the mask's class from which on a voxel is sure enough, and no longer contrasted.
-        place_weight: weight of the contrast of places beside nnU-Net's loss in the coarse training, which then sees the
-            unlabelled images too; 0 trains the coarse model on the labelled cases alone.
         coarse_model: folder of a finished nnU-Net model of the same data set and fold, in any configuration, that
             predicts the masks of unlabelled cases; with None the trainer first trains a coarse model itself.
     """
@@ -92,7 +91,6 @@ class SemCLSettings(MethodSettings, section="semcl"):
     temperature: float = setting(TEMPERATURE, 0.3, "as in the authors' code; separates objects sooner than 0.1")
     memory: int = setting(COUNT, 64, "of the last steps, in which the network changes little", MEMORY)
     sure: float = setting(SHARE, 0.75, "as in SPCL (ICASSP 2026)", [MEMORY[0] | SEGMENTATION[0]])
-    place_weight: float = setting(SHARE, 0.0, "no gain is shown yet, see docs/results.md", COARSE_TRAINING)
     coarse_model: str | None = setting(
         Rule("the folder of a model, or null", lambda value: value is None or isinstance(value, str)),
         None,

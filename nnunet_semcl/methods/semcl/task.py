@@ -13,6 +13,7 @@ from torch import nn
 from nnunet_semcl.losses.deep_supervision import levels_of
 from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
+from nnunet_semcl.methods.semcl.place_contrast import LEVEL, PlaceContrast
 from nnunet_semcl.methods.semcl.voxel_batches import possible_classes
 from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.networks.attention_stem import remove_attention_stem
@@ -33,6 +34,11 @@ class SemCLBatch(TypedDict, total=False):
     voxel: torch.Tensor  # (V,), positions in the flattened (P, X, Y[, Z])
     voxel_class: torch.Tensor  # (V,)
     at_boundary: torch.Tensor  # (V,) bool
+    placed: torch.Tensor  # (V,), positions in the flattened (P, X, Y[, Z])
+    place: torch.Tensor  # (V, 3)
+
+
+VoxelLoss = VoxelContrast | MemoryContrast | PlaceContrast
 
 
 class SemCLTask(PretrainingTask):
@@ -43,7 +49,7 @@ class SemCLTask(PretrainingTask):
 
     Args:
         network: nnU-Net's planned network. Changed in place until `remove_additions`.
-        voxels: contrast of voxels by the decoder's last features, if any.
+        voxels: contrast of voxels by the decoder's features, if any.
         objects: contrast of objects by the encoder's features, if any.
         weight: of the contrasts, beside nnU-Net's loss.
         segmentation_loss: MarginalLoss around nnU-Net's loss; None for contrast alone.
@@ -54,7 +60,7 @@ class SemCLTask(PretrainingTask):
     def __init__(
         self,
         network: nn.Module,
-        voxels: VoxelContrast | MemoryContrast | None,
+        voxels: VoxelLoss | None,
         objects: ObjectContrast | None,
         weight: float,
         segmentation_loss: nn.Module | None = None,
@@ -66,7 +72,7 @@ class SemCLTask(PretrainingTask):
         self.segmentation_loss = segmentation_loss
         self.to(next(network.parameters()).device)
         if voxels is not None:
-            self.last = DecoderFeatures(self.decoder)
+            self.features = DecoderFeatures(self.decoder, voxels.level)
 
     @classmethod
     def from_settings(
@@ -74,8 +80,9 @@ class SemCLTask(PretrainingTask):
     ) -> SemCLTask:
         """Builds the contrasts that SemCL's settings ask for; `labels` are those of the network's output."""
         objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
-        channels = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers[-1].in_channels
-        voxels: VoxelContrast | MemoryContrast | None = None
+        layers = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers
+        channels = layers[-1].in_channels
+        voxels: VoxelLoss | None = None
         if objective == "memory":
             voxels = MemoryContrast(
                 channels,
@@ -86,6 +93,9 @@ class SemCLTask(PretrainingTask):
                 settings["sure"] if settings["segmentation"] else 1.0,
                 labels.has_regions,
             )
+        elif objective == "place":
+            level = min(LEVEL, len(layers) - 1)
+            voxels = PlaceContrast(layers[-1 - level].in_channels, dim, temperature, level)
         elif objective in ("voxel", "both"):
             voxels = VoxelContrast(channels, dim, temperature)
         objects = None
@@ -105,7 +115,7 @@ class SemCLTask(PretrainingTask):
             patch = batch["patch"] if self.objects is None else self.objects.with_mask(batch["patch"])
             output = self.decoder(self.encoder(patch))
         if self.voxels is not None:
-            figures["voxel_loss"], more = self.voxels(self.last.take(), levels_of(output)[0], batch)
+            figures["voxel_loss"], more = self.voxels(self.features.take(), levels_of(output)[0], batch)
             figures |= more
         contrast = sum(figures[name] for name in ("object_loss", "voxel_loss") if name in figures)
         if self.segmentation_loss is None:
@@ -118,4 +128,4 @@ class SemCLTask(PretrainingTask):
     def remove_additions(self) -> None:
         remove_attention_stem(self.encoder)
         if self.voxels is not None:
-            self.last.remove()
+            self.features.remove()

@@ -10,16 +10,13 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.data.image_only_cases import ImageOnlyCases
 from nnunet_semcl.distributed import own_share
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
 from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import own_model
-from nnunet_semcl.methods.semcl.coarse_task import CoarseTask
 from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
 from nnunet_semcl.methods.semcl.image_labels import read_image_labels
-from nnunet_semcl.methods.semcl.place_contrast import PLACES, PlaceContrast
 from nnunet_semcl.methods.semcl.pseudo_label_trainer import COARSE_MASKS, REFINED_MASKS, PseudoLabelTrainer
 from nnunet_semcl.methods.semcl.query_batches import QueryBatches
 from nnunet_semcl.methods.semcl.query_views import QueryViews
@@ -125,31 +122,12 @@ class SemCLTrainer(PseudoLabelTrainer):
         trust = self._trust(labelled, objects)
         if not (self.is_past("pretraining") and self._has_masks(REFINED_MASKS)):
             if settings["coarse_model"] is None and not (self.is_past("coarse") and self._has_masks(COARSE_MASKS)):
-                yield self._coarse_phase(labelled, held_out, self.epochs["coarse"])
+                yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
             cases = self._pseudo_labelled(labelled, self._coarse_model(), trust, COARSE_MASKS)
             yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
         if refinement:
             cases = self._pseudo_labelled(labelled, own_model(self), trust, REFINED_MASKS)
             yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
-
-    def _coarse_phase(self, labelled: Cases, held_out: Cases | None, epochs: int) -> PretrainingPhase:
-        """Builds the training of the coarse model, which sees the unlabelled images too if places are contrasted."""
-        settings = self.pretraining_settings()
-        contrasts = settings["place_weight"] > 0 and bool(self.unlabelled_images())
-        if contrasts and self.batch_size < 2:
-            self.print_to_log_file("WARNING: no contrast of places: each process has only one patch")
-            contrasts = False
-        if not contrasts:
-            return self._supervised_phase("coarse", [labelled], held_out, epochs)
-        labels, voxels = self.label_manager, own_share(PLACES, least=2)
-        places = PlaceContrast(self.planned_network.get_submodule("decoder"), settings["embedding_dim"])
-        task = CoarseTask(self.planned_network, self._segmentation_loss(labels), places, settings["place_weight"])
-        batches = self._patches("coarse", [labelled, self._unlabelled_images_alone()], False, labels, voxels)
-        held_out_batches = self._patches("coarse", [held_out], False, labels, voxels) if held_out else None
-        return self.build_phase("coarse", task, batches, held_out_batches, epochs)
-
-    def _unlabelled_images_alone(self) -> Cases:
-        return ImageOnlyCases(self.unlabelled_images(), self.label_manager, self.masks_background)
 
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int
@@ -171,8 +149,9 @@ class SemCLTrainer(PseudoLabelTrainer):
         if settings["objective"] in ("object", "both"):
             parts.append(self._query_batches(phase, cases, objects, labels))
         if settings["objective"] != "object" or settings["segmentation"]:
-            patches = self._patches(phase, cases, settings["copy_paste"], labels)
             voxels = own_share(settings["voxels"], least=2)
+            places = voxels if settings["objective"] == "place" else 0
+            patches = self._patches(phase, cases, settings["copy_paste"], labels, places)
             parts.append(VoxelBatches(patches, voxels, labels))
         return ContrastBatches(parts)
 

@@ -39,6 +39,7 @@ class VoxelBatches(Dataset):
             voxel: (V,) int64, positions in the flattened (P, X, Y[, Z]).
             voxel_class: (V,) int64.
             at_boundary: (V,) bool, whether a neighbour has another class.
+            placed, place: if the patches have places, see TrainingBatches.
         """
         batch = self.patches[number]
         classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
@@ -51,6 +52,7 @@ class VoxelBatches(Dataset):
             "voxel": voxel,
             "voxel_class": voxel_class,
             "at_boundary": boundary,
+            **{name: batch[name] for name in ("placed", "place") if name in batch},
         }
 
 

@@ -19,7 +19,12 @@ class VoxelContrast(nn.Module):
         channels: number of the decoder's features.
         embedding_dim: length of an embedding vector.
         temperature: temperature of the contrastive loss.
+
+    Attributes:
+        level: of the decoder, the finest.
     """
+
+    level = 0
 
     def __init__(self, channels: int, embedding_dim: int, temperature: float) -> None:
         super().__init__()

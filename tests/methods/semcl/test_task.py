@@ -8,6 +8,7 @@ from torch import nn
 from nnunet_semcl.losses.marginal import MarginalLoss
 from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast, mask_second_views
+from nnunet_semcl.methods.semcl.place_contrast import PlaceContrast
 from nnunet_semcl.methods.semcl.separation import separation
 from nnunet_semcl.methods.semcl.task import SemCLTask
 from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
@@ -39,9 +40,11 @@ def semcl_task(
     loss: nn.Module | None = None,
     use_attention: bool = True,
 ) -> SemCLTask:
-    voxels: VoxelContrast | MemoryContrast | None = None
+    voxels: VoxelContrast | MemoryContrast | PlaceContrast | None = None
     if objective == "memory":
         voxels = MemoryContrast(4, torch.arange(3), 16, temperature, 8, 0.75, with_regions=False)
+    elif objective == "place":
+        voxels = PlaceContrast(8, 16, temperature, level=1)
     elif objective != "object":
         voxels = VoxelContrast(4, 16, temperature)
     objects = None
@@ -61,11 +64,13 @@ def batch() -> dict[str, torch.Tensor]:
         "voxel": VOXELS,
         "voxel_class": VOXELS // 512,
         "at_boundary": VOXELS % 2 == 0,
+        "placed": VOXELS,
+        "place": torch.rand(len(VOXELS), 3),
         "missing": torch.zeros(4, 3, dtype=torch.bool),
     }
 
 
-@pytest.mark.parametrize("objective", ["memory", "object", "voxel", "both"])
+@pytest.mark.parametrize("objective", ["memory", "place", "object", "voxel", "both"])
 @pytest.mark.parametrize("use_attention", [True, False])
 @pytest.mark.parametrize("segmentation_loss", [None, FinestLevel()])
 def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
@@ -104,7 +109,7 @@ def test_only_the_first_view_of_a_query_shows_its_mask() -> None:
     assert torch.equal(seen[0][:, :1], b["image"])
 
 
-@pytest.mark.parametrize("objective", ["memory", "voxel", "both"])
+@pytest.mark.parametrize("objective", ["memory", "place", "voxel", "both"])
 def test_patches_show_no_mask(objective: str) -> None:
     task = semcl_task(network(), objective).eval()
     b = batch()
@@ -126,9 +131,9 @@ def test_the_losses_equal_those_of_an_independent_library() -> None:
     without_mask = torch.cat((b["patch"], torch.zeros_like(b["patch"])), dim=1)
     planned = task.decoder
     logits = planned(task.encoder(without_mask))[0]
-    decoded = task.last.take()  # (4, 4, 16, 16)
+    decoded = task.features.take()  # (4, 4, 16, 16)
     with pytest.raises(RuntimeError, match="no forward pass"):  # nothing lies in memory until the next step
-        task.last.take()
+        task.features.take()
     torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
     embeddings = task.voxels.head(decoded, b["voxel"])
     by_hand = torch.nn.Sequential.forward(task.voxels.head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])

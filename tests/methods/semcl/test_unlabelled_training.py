@@ -30,10 +30,8 @@ from nnunet_semcl.data.pseudo_labels import (
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import open_case
 from nnunet_semcl.methods.semcl import coarse_model
-from nnunet_semcl.methods.semcl.coarse_task import CoarseTask
 from nnunet_semcl.methods.semcl.trainer import SemCLTrainer
 from nnunet_semcl.pretraining.phase import PretrainingPhase
-from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.process_pool import ProcessPool
 
 FOLD = 5  # fold 0 with two labelled cases
@@ -103,25 +101,6 @@ def test_validation_labels_do_not_influence_the_coarse_model(budget: NNUNetFolde
     assert same(first, pretrain(make_trainer(fold=FOLD)))
 
 
-def test_the_coarse_training_sees_unlabelled_images_where_places_are_contrasted(
-    budget: NNUNetFolders, make_trainer: MakeTrainer
-) -> None:
-    def coarse(**plan: object) -> tuple[type, set[str]]:
-        trainer = make_trainer(fold=FOLD)
-        trainer.configuration_manager.configuration.update(plan)
-        trainer.initialize()
-        phase = next(trainer.pretraining_phases())
-        return type(phase.task), {case for cases in phase.batches.loader.slots for case in cases.identifiers}
-
-    labelled, unlabelled = (set(split(budget)[key]) for key in ("train", "unlabelled"))
-    assert coarse() == (SupervisedTask, labelled)
-    assert coarse(semcl={"place_weight": 0.3}) == (CoarseTask, labelled | unlabelled)
-    assert coarse(semcl={"place_weight": 0.3}, batch_size=1) == (SupervisedTask, labelled)
-    logs = budget.fold("SemCLTrainerShort", "2d", fold=FOLD).glob("training_log*.txt")  # one a second
-    log = "".join(file.read_text() for file in logs)
-    assert "WARNING: no contrast of places: each process has only one patch" in log
-
-
 def test_after_pretraining_its_cases_are_not_needed(budget: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(fold=FOLD)
     trainer.run_training()
@@ -145,8 +124,8 @@ class Killed(Exception):
 def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
     budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    if moment == "coarse":
-        budget.set_in_plans("2d", semcl={"place_weight": 0.3})
+    if moment == "refinement":
+        budget.set_in_plans("2d", semcl={"objective": "place"})
     uninterrupted = pretrain(make_trainer(fold=FOLD))
     shutil.rmtree(budget.root / "results")
     interrupted = make_trainer(fold=FOLD)
