@@ -38,7 +38,7 @@ class SemCLBatch(TypedDict, total=False):
     place: torch.Tensor  # (V, 3)
 
 
-VoxelLoss = VoxelContrast | MemoryContrast | PlaceContrast
+ContrastOfVoxels = VoxelContrast | MemoryContrast | PlaceContrast
 
 
 class SemCLTask(PretrainingTask):
@@ -60,7 +60,7 @@ class SemCLTask(PretrainingTask):
     def __init__(
         self,
         network: nn.Module,
-        voxels: VoxelLoss | None,
+        voxels: ContrastOfVoxels | None,
         objects: ObjectContrast | None,
         weight: float,
         segmentation_loss: nn.Module | None = None,
@@ -82,7 +82,7 @@ class SemCLTask(PretrainingTask):
         objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
         layers = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers
         channels = layers[-1].in_channels
-        voxels: VoxelLoss | None = None
+        voxels: ContrastOfVoxels | None = None
         if objective == "memory":
             voxels = MemoryContrast(
                 channels,
