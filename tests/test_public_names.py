@@ -17,6 +17,7 @@ PUBLIC = {
         "DenseContrastiveLoss",
         "MarginalLoss",
         "MemoryContrastLoss",
+        "PlaceContrastLoss",
         "SupConLoss",
     },
     networks: {
