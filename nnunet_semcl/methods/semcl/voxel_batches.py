@@ -39,21 +39,16 @@ class VoxelBatches(Dataset):
             voxel: (V,) int64, positions in the flattened (P, X, Y[, Z]).
             voxel_class: (V,) int64.
             at_boundary: (V,) bool, whether a neighbour has another class.
-            placed, place: if the patches have places, see TrainingBatches.
+            placed, place: in place of these three, if the patches have places; see TrainingBatches.
         """
         batch = self.patches[number]
+        patches = {"patch": batch["image"], "target": batch["target"], "missing": batch["missing"]}
+        if self.patches.places:
+            return {**patches, "placed": batch["placed"], "place": batch["place"]}
         classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
         with seeded(self.patches.seed, number) as rng:
             voxel, voxel_class, boundary = sample_voxels(classes, self.voxels, rng)
-        return {
-            "patch": batch["image"],
-            "target": batch["target"],
-            "missing": batch["missing"],
-            "voxel": voxel,
-            "voxel_class": voxel_class,
-            "at_boundary": boundary,
-            **{name: batch[name] for name in ("placed", "place") if name in batch},
-        }
+        return {**patches, "voxel": voxel, "voxel_class": voxel_class, "at_boundary": boundary}
 
 
 def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:

@@ -95,6 +95,7 @@ REGIONS = {"background": 0, "whole": (1, 2), "core": 2}
 
 class Patches:
     seed = 3
+    places = 0
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         generator = torch.Generator().manual_seed(number)
@@ -114,6 +115,18 @@ def test_a_batch_has_patches_and_classes_of_annotated_voxels() -> None:
     assert torch.equal(batch["missing"], patches["missing"])
     assert torch.equal(batch["voxel"], batches[5]["voxel"])
     assert not torch.equal(batch["voxel"], batches[6]["voxel"])
+
+
+def test_patches_with_places_give_these_in_place_of_classes() -> None:
+    class Placed(Patches):
+        places = 2
+
+        def __getitem__(self, number: int) -> dict:
+            return {**super().__getitem__(number), "placed": torch.arange(2), "place": torch.ones(2, 3)}
+
+    batch = VoxelBatches(Placed(), 40, LabelManager(LABELS, None))[5]
+    assert set(batch) == {"patch", "target", "missing", "placed", "place"}
+    assert torch.equal(batch["patch"], Patches()[5]["image"])
 
 
 @pytest.mark.parametrize("ignore", [{}, {"ignore": 3}])
