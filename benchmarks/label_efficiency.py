@@ -159,6 +159,9 @@ def _set_environment(work: Path, jobs: int) -> None:
     os.environ["nnUNet_preprocessed"] = str(work.absolute() / "nnUNet_preprocessed")
     os.environ.pop("nnUNet_extTrainer", None)  # the trainers here cannot be imported without a run's description
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # glibc then keeps the memory of a step for the next one: a fifth faster on a CPU, the same bits
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     os.environ.setdefault("nnUNet_def_n_proc", "1")
 

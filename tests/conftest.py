@@ -14,6 +14,9 @@ from unittest.mock import patch
 
 # Read when torch is loaded: on few cores, threads that wait actively slow down the other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when a command starts: glibc then keeps the memory of a step for the next one, a fifth faster on a CPU.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 # Read when nnU-Net is loaded: otherwise each of its pools starts eight processes.
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 

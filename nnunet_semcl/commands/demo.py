@@ -115,6 +115,8 @@ def _environment(folder: Path, device: str) -> dict[str, str]:
     if device == "cpu":
         # batches made by the training's own process, and one thread: both trainings then repeat bit for bit
         speed |= {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
+        # glibc keeps the memory of a step for the next one: a fifth faster, the same bits
+        speed |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
     folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     trainers = {EXT_TRAINER: trainer_path(os.environ.get(EXT_TRAINER))}
     return speed | os.environ | folders | trainers | {"nnUNet_wandb_enabled": "0"}
