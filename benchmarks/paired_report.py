@@ -64,7 +64,7 @@ def _trainer_table(rows: list[dict], budget: Budget, trainers: list[str]) -> lis
         lines.append(
             f"| {trainer} | {np.mean(list(seeds.values())):.1f} | {' '.join(f'{v:.1f}' for v in seeds.values())} "
             f"| {mean_of(cases, 'asd'):.2f} | {mean_of(cases, 'hd95'):.2f} "
-            f"| {sum(case.get('missed', 0) for case in cases)} | {np.mean(minutes) if minutes else float('nan'):.1f} |"
+            f"| {sum(case.get('missed', 0) for case in cases)} | {f'{np.mean(minutes):.1f}' if minutes else 'not known'} |"
         )
     return lines
 
