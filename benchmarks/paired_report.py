@@ -61,10 +61,11 @@ def _trainer_table(rows: list[dict], budget: Budget, trainers: list[str]) -> lis
             continue
         cases = [case for row in own for case in row["cases"].values()]
         minutes = [row["seconds"] / 60 for row in own if row["seconds"]]
+        duration = f"{np.mean(minutes):.1f}" if minutes else "not known"
         lines.append(
             f"| {trainer} | {np.mean(list(seeds.values())):.1f} | {' '.join(f'{v:.1f}' for v in seeds.values())} "
             f"| {mean_of(cases, 'asd'):.2f} | {mean_of(cases, 'hd95'):.2f} "
-            f"| {sum(case.get('missed', 0) for case in cases)} | {f'{np.mean(minutes):.1f}' if minutes else 'not known'} |"
+            f"| {sum(case.get('missed', 0) for case in cases)} | {duration} |"
         )
     return lines
 

@@ -13,12 +13,12 @@ from nnunet_semcl.methods.ideal.task import IDEALTask
 from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast
 from nnunet_semcl.methods.semcl.place_contrast import PlaceContrast
-from nnunet_semcl.methods.semcl.task import SemCLTask
+from nnunet_semcl.methods.semcl.task import ContrastOfVoxels, SemCLTask
 from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.pretraining.task import PretrainingTask
 
 PATCHES, SIZE = 4, 16
-TASKS = ("memory", "place", "object", "voxel", "both", "segmentation", "ideal")
+TASKS = ("memory", "place", "object", "voxel", "object+voxel", "voxel+place", "segmentation", "ideal")
 
 
 class FinestLevel(DC_and_CE_loss):
@@ -37,13 +37,14 @@ def build_task(name: str) -> PretrainingTask:
     )  # fmt: skip
     if name == "ideal":
         return IDEALTask(network, 0, 8, 0.2, 1.0, 0.9)
+    voxels: dict[str, ContrastOfVoxels] = {}
+    if "voxel" in name or name == "segmentation":
+        voxels["voxel"] = VoxelContrast(4, 16, 0.3)
     if name == "memory":
-        memory = MemoryContrast(4, torch.arange(3), 16, 0.3, 8, 0.75, False)
-        return SemCLTask(network, memory, None, 0.3)
-    if name == "place":
-        return SemCLTask(network, PlaceContrast(8, 16, 0.3, level=1), None, 0.3)
-    voxels = VoxelContrast(4, 16, 0.3) if name in ("voxel", "both", "segmentation") else None
-    objects = ObjectContrast(network.encoder, 16, 0.3) if name in ("object", "both") else None
+        voxels["memory"] = MemoryContrast(4, torch.arange(3), 16, 0.3, 8, 0.75, False)
+    if "place" in name:
+        voxels["place"] = PlaceContrast(8, 16, 0.3, level=1)
+    objects = ObjectContrast(network.encoder, 16, 0.3) if "object" in name else None
     loss = None
     if name == "segmentation":
         dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": world_size() > 1}

@@ -42,7 +42,7 @@ def gradients(name: str, views: slice, patches: slice) -> dict[str, torch.Tensor
     result = {n: p.grad for n, p in task.named_parameters() if p.grad is not None}
     if name == "memory":
         # The order in which patches are stored depends on the number of processes.
-        result |= {"stored": task.voxels.stored, "sums": task.voxels.memory.sum(2)}
+        result |= {"stored": task.voxels["memory"].stored, "sums": task.voxels["memory"].memory.sum(2)}
     return {"loss": loss.detach(), **result}
 
 

@@ -14,12 +14,12 @@ from nnunet_semcl.pretraining.settings import Derived, MethodSettings, setting
 from nnunet_semcl.rules import COUNT, SHARE, SWITCH, TEMPERATURE, Rule, is_whole, one_of, whole
 
 WANTED_QUERIES = 8
-OBJECTIVES = ("voxel", "object", "both", "memory", "place")
+OBJECTIVES = ("voxel", "place", "voxel+place", "memory", "object", "object+voxel")
 LARGEST_QUERY = 4  # times the plan's patch along each axis; larger queries fit into no GPU's memory
 FEWEST_QUERIES = 4  # two objects with two queries each
 # What these settings belong to: with another objective they are refused.
-QUERIES = [{"objective": ("object", "both")}]
-VOXELS = [{"objective": ("voxel", "both", "memory", "place")}]
+QUERIES = [{"objective": ("object", "object+voxel")}]
+VOXELS = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "object")}]
 MEMORY = [{"objective": ("memory",)}]
 SEGMENTATION = [{"segmentation": (True,)}]
 
@@ -31,16 +31,16 @@ class SemCLSettings(MethodSettings, section="semcl"):
     Attributes:
         query_size: edge lengths of a query patch in voxels.
         queries_per_batch: number of queries in a batch; two views are drawn of each.
-        objective: what is contrasted: "voxel" (voxels of a batch with each other), "object" (the paper's), "both" of
-            them, "memory" (voxels with objects in other images), or "place" (voxels of different patches, by their
-            places in the body).
+        objective: what is contrasted: "voxel" (voxels of a batch, by their classes), "place" (voxels of different
+            patches, by their places in the body), "memory" (voxels with objects in other images), "object" (the
+            paper's), or the sum of two of them, "voxel+place" or "object+voxel".
         segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
             again; needs `segmentation`.
         contrast_weight: weight of the contrast beside nnU-Net's loss.
-        voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries; with
-            "place", of any voxels of the body.
+        voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries; for
+            the contrast of places as many, of any voxels of the body.
         embedding_dim: length of an embedding vector.
         temperature: temperature of the contrastive loss.
         memory: number of embeddings of each part of an object in the memory.
@@ -65,7 +65,7 @@ class SemCLSettings(MethodSettings, section="semcl"):
     query_size: tuple[int, ...] = setting(None, needs=QUERIES)
     queries_per_batch: int = setting(whole(FEWEST_QUERIES, " (two objects with two queries each)"), needs=QUERIES)
     objective: str = setting(
-        one_of(OBJECTIVES), "voxel", "pretrains encoder and decoder, with no more memory than training"
+        one_of(OBJECTIVES), "voxel+place", "places are known of every voxel, also where masks say nothing"
     )
     segmentation: bool = setting(SWITCH, True, "the last layers learn too")
     copy_paste: bool = setting(

@@ -1,4 +1,4 @@
-"""SemCL's pretraining task: contrast of objects, of voxels, or of both, beside nnU-Net's own loss."""
+"""SemCL's pretraining task: contrasts of objects and of voxels, beside nnU-Net's own loss."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SemCLTask(PretrainingTask):
 
     Args:
         network: nnU-Net's planned network. Changed in place until `remove_additions`.
-        voxels: contrast of voxels by the decoder's features, if any.
+        voxels: contrasts of voxels by the decoder's features, by name.
         objects: contrast of objects by the encoder's features, if any.
         weight: of the contrasts, beside nnU-Net's loss.
         segmentation_loss: MarginalLoss around nnU-Net's loss; None for contrast alone.
@@ -60,31 +60,33 @@ class SemCLTask(PretrainingTask):
     def __init__(
         self,
         network: nn.Module,
-        voxels: ContrastOfVoxels | None,
+        voxels: Mapping[str, ContrastOfVoxels],
         objects: ObjectContrast | None,
         weight: float,
         segmentation_loss: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
-        self.voxels, self.objects = voxels, objects
+        self.voxels, self.objects = nn.ModuleDict(voxels), objects
         self.weight = weight
         self.segmentation_loss = segmentation_loss
         self.to(next(network.parameters()).device)
-        if voxels is not None:
-            self.features = DecoderFeatures(self.decoder, voxels.level)
+        self.features = {name: DecoderFeatures(self.decoder, contrast.level) for name, contrast in voxels.items()}
 
     @classmethod
     def from_settings(
         cls, network: nn.Module, settings: Mapping[str, Any], labels: LabelManager, segmentation_loss: nn.Module | None
     ) -> SemCLTask:
         """Builds the contrasts that SemCL's settings ask for; `labels` are those of the network's output."""
-        objective, dim, temperature = (settings[key] for key in ("objective", "embedding_dim", "temperature"))
+        contrasts = settings["objective"].split("+")
+        dim, temperature = settings["embedding_dim"], settings["temperature"]
         layers = cast("UNetDecoder", network.get_submodule("decoder")).seg_layers
         channels = layers[-1].in_channels
-        voxels: ContrastOfVoxels | None = None
-        if objective == "memory":
-            voxels = MemoryContrast(
+        voxels: dict[str, ContrastOfVoxels] = {}
+        if "voxel" in contrasts:
+            voxels["voxel"] = VoxelContrast(channels, dim, temperature)
+        if "memory" in contrasts:
+            voxels["memory"] = MemoryContrast(
                 channels,
                 possible_classes(labels),
                 dim,
@@ -93,13 +95,11 @@ class SemCLTask(PretrainingTask):
                 settings["sure"] if settings["segmentation"] else 1.0,
                 labels.has_regions,
             )
-        elif objective == "place":
+        if "place" in contrasts:
             level = min(LEVEL, len(layers) - 1)
-            voxels = PlaceContrast(layers[-1 - level].in_channels, dim, temperature, level)
-        elif objective in ("voxel", "both"):
-            voxels = VoxelContrast(channels, dim, temperature)
+            voxels["place"] = PlaceContrast(layers[-1 - level].in_channels, dim, temperature, level)
         objects = None
-        if objective in ("object", "both"):
+        if "object" in contrasts:
             objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, settings["use_attention"])
         return cls(network, voxels, objects, settings["contrast_weight"], segmentation_loss)
 
@@ -111,13 +111,13 @@ class SemCLTask(PretrainingTask):
             features = self.encoder(self.objects.views(batch["image"], batch["mask"]))
             figures["object_loss"], more = self.objects(features, batch)
             figures |= more
-        if self.voxels is not None or self.segmentation_loss is not None:
+        if self.voxels or self.segmentation_loss is not None:
             patch = batch["patch"] if self.objects is None else self.objects.with_mask(batch["patch"])
             output = self.decoder(self.encoder(patch))
-        if self.voxels is not None:
-            figures["voxel_loss"], more = self.voxels(self.features.take(), levels_of(output)[0], batch)
+        for name, voxels in self.voxels.items():
+            figures[f"{name}_loss"], more = voxels(self.features[name].take(), levels_of(output)[0], batch)
             figures |= more
-        contrast = sum(figures[name] for name in ("object_loss", "voxel_loss") if name in figures)
+        contrast = sum(figure for name, figure in figures.items() if name.endswith("_loss"))
         if self.segmentation_loss is None:
             return {"loss": contrast, **figures}
         # nnU-Net does not compile its loss either.
@@ -127,5 +127,5 @@ class SemCLTask(PretrainingTask):
 
     def remove_additions(self) -> None:
         remove_attention_stem(self.encoder)
-        if self.voxels is not None:
-            self.features.remove()
+        for features in self.features.values():
+            features.remove()

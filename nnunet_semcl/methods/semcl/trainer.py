@@ -52,10 +52,10 @@ class SemCLTrainer(PseudoLabelTrainer):
     def check_input(self) -> None:
         super().check_input()
         objective = self.pretraining_settings()["objective"]
-        if not self.use_attention and objective not in ("object", "both"):
+        if not self.use_attention and "object" not in objective:
             raise InputError(
                 f'{type(self).__name__}: use_attention = False has no effect with "objective": "{objective}"',
-                'Remove it, or set "objective" to "object" or "both".',
+                'Remove it, or set "objective" to "object" or "object+voxel".',
             )
 
     def check_pretraining_input(self) -> None:
@@ -146,13 +146,13 @@ class SemCLTrainer(PseudoLabelTrainer):
         """Builds batches of queries, of patches with sampled voxels, or of both, depending on the objective."""
         settings = self.pretraining_settings()
         parts: list[QueryBatches | VoxelBatches] = []
-        if settings["objective"] in ("object", "both"):
+        contrasts = settings["objective"].split("+")
+        if "object" in contrasts:
             parts.append(self._query_batches(phase, cases, objects, labels))
-        if settings["objective"] != "object" or settings["segmentation"]:
+        if contrasts != ["object"] or settings["segmentation"]:
             voxels = own_share(settings["voxels"], least=2)
-            places = voxels if settings["objective"] == "place" else 0
-            patches = self._patches(phase, cases, settings["copy_paste"], labels, places)
-            parts.append(VoxelBatches(patches, voxels, labels))
+            patches = self._patches(phase, cases, settings["copy_paste"], labels, voxels if "place" in contrasts else 0)
+            parts.append(VoxelBatches(patches, 0 if contrasts == ["place"] else voxels, labels))
         return ContrastBatches(parts)
 
     def _query_batches(

@@ -21,7 +21,7 @@ class VoxelBatches(Dataset):
 
     Args:
         patches: nnU-Net's training batches.
-        voxels: number of voxels sampled from a batch.
+        voxels: number of voxels sampled from a batch; none are drawn for 0.
         labels: nnU-Net's label manager.
     """
 
@@ -39,16 +39,16 @@ class VoxelBatches(Dataset):
             voxel: (V,) int64, positions in the flattened (P, X, Y[, Z]).
             voxel_class: (V,) int64.
             at_boundary: (V,) bool, whether a neighbour has another class.
-            placed, place: in place of these three, if the patches have places; see TrainingBatches.
+            placed, place: see TrainingBatches.
         """
         batch = self.patches[number]
-        patches = {"patch": batch["image"], "target": batch["target"], "missing": batch["missing"]}
-        if self.patches.places:
-            return {**patches, "placed": batch["placed"], "place": batch["place"]}
+        batch["patch"] = batch.pop("image")
+        if not self.voxels:
+            return batch
         classes = voxel_classes(levels_of(batch["target"])[0], self.labels)
         with seeded(self.patches.seed, number) as rng:
             voxel, voxel_class, boundary = sample_voxels(classes, self.voxels, rng)
-        return {**patches, "voxel": voxel, "voxel_class": voxel_class, "at_boundary": boundary}
+        return {**batch, "voxel": voxel, "voxel_class": voxel_class, "at_boundary": boundary}
 
 
 def voxel_classes(target: torch.Tensor, labels: LabelManager) -> torch.Tensor:

@@ -56,10 +56,10 @@ def test_large_batches_keep_the_patch_and_small_ones_shrink_it() -> None:
 
 def test_the_plans_section_overrides_single_settings() -> None:
     config = SemCLSettings.from_plan(
-        plan(semcl={"objective": "both", "query_size": [64, 64], "temperature": 0.2}), "2d"
+        plan(semcl={"objective": "object+voxel", "query_size": [64, 64], "temperature": 0.2}), "2d"
     )
     assert config == SemCLSettings(
-        objective="both",
+        objective="object+voxel",
         shares=None,
         query_size=(64, 64),
         queries_per_batch=config.queries_per_batch,

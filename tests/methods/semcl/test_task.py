@@ -10,7 +10,7 @@ from nnunet_semcl.methods.semcl.memory_contrast import MemoryContrast
 from nnunet_semcl.methods.semcl.object_contrast import ObjectContrast, mask_second_views
 from nnunet_semcl.methods.semcl.place_contrast import PlaceContrast
 from nnunet_semcl.methods.semcl.separation import separation
-from nnunet_semcl.methods.semcl.task import SemCLTask
+from nnunet_semcl.methods.semcl.task import ContrastOfVoxels, SemCLTask
 from nnunet_semcl.methods.semcl.voxel_contrast import VoxelContrast
 from nnunet_semcl.networks.projection_head import attention_pool
 
@@ -40,15 +40,15 @@ def semcl_task(
     loss: nn.Module | None = None,
     use_attention: bool = True,
 ) -> SemCLTask:
-    voxels: VoxelContrast | MemoryContrast | PlaceContrast | None = None
-    if objective == "memory":
-        voxels = MemoryContrast(4, torch.arange(3), 16, temperature, 8, 0.75, with_regions=False)
-    elif objective == "place":
-        voxels = PlaceContrast(8, 16, temperature, level=1)
-    elif objective != "object":
-        voxels = VoxelContrast(4, 16, temperature)
+    voxels: dict[str, ContrastOfVoxels] = {}
+    if "voxel" in objective:
+        voxels["voxel"] = VoxelContrast(4, 16, temperature)
+    if "memory" in objective:
+        voxels["memory"] = MemoryContrast(4, torch.arange(3), 16, temperature, 8, 0.75, with_regions=False)
+    if "place" in objective:
+        voxels["place"] = PlaceContrast(8, 16, temperature, level=1)
     objects = None
-    if objective in ("object", "both"):
+    if "object" in objective:
         objects = ObjectContrast(planned.encoder, 16, temperature, use_attention)
     return SemCLTask(planned, voxels, objects, 0.3, MarginalLoss(loss, None) if loss else None)
 
@@ -70,7 +70,7 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("objective", ["memory", "place", "object", "voxel", "both"])
+@pytest.mark.parametrize("objective", ["memory", "place", "object", "voxel", "object+voxel", "voxel+place"])
 @pytest.mark.parametrize("use_attention", [True, False])
 @pytest.mark.parametrize("segmentation_loss", [None, FinestLevel()])
 def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
@@ -84,7 +84,7 @@ def test_gradients_reach_what_is_pretrained_and_the_network_is_restored(
     task(batch())["loss"].backward()
     assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
     stem = [p for name, p in task.named_parameters() if "side_stem" in name]
-    assert bool(stem) == (use_attention and objective in ("object", "both"))
+    assert bool(stem) == (use_attention and "object" in objective)
     assert all(p.grad.any() for p in stem)
     reached = {name.split(".")[0] for name, p in planned.named_parameters() if p.grad is not None and p.grad.any()}
     alone = objective == "object" and segmentation_loss is None
@@ -109,7 +109,7 @@ def test_only_the_first_view_of_a_query_shows_its_mask() -> None:
     assert torch.equal(seen[0][:, :1], b["image"])
 
 
-@pytest.mark.parametrize("objective", ["memory", "place", "voxel", "both"])
+@pytest.mark.parametrize("objective", ["memory", "place", "voxel", "object+voxel", "voxel+place"])
 def test_patches_show_no_mask(objective: str) -> None:
     task = semcl_task(network(), objective).eval()
     b = batch()
@@ -122,7 +122,7 @@ def test_patches_show_no_mask(objective: str) -> None:
 
 def test_the_losses_equal_those_of_an_independent_library() -> None:
     losses = pytest.importorskip("pytorch_metric_learning.losses")
-    task = semcl_task(network(), "both", 0.2).eval()
+    task = semcl_task(network(), "object+voxel", 0.2).eval()
     b = batch()
     features = task.encoder(torch.cat((b["image"], mask_second_views(b["mask"])), dim=1))
     figures = task(b)
@@ -131,12 +131,12 @@ def test_the_losses_equal_those_of_an_independent_library() -> None:
     without_mask = torch.cat((b["patch"], torch.zeros_like(b["patch"])), dim=1)
     planned = task.decoder
     logits = planned(task.encoder(without_mask))[0]
-    decoded = task.features.take()  # (4, 4, 16, 16)
+    decoded = task.features["voxel"].take()  # (4, 4, 16, 16)
     with pytest.raises(RuntimeError, match="no forward pass"):  # nothing lies in memory until the next step
-        task.features.take()
+        task.features["voxel"].take()
     torch.testing.assert_close(planned.seg_layers[-1](decoded), logits)
-    embeddings = task.voxels.head(decoded, b["voxel"])
-    by_hand = torch.nn.Sequential.forward(task.voxels.head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
+    embeddings = task.voxels["voxel"].head(decoded, b["voxel"])
+    by_hand = torch.nn.Sequential.forward(task.voxels["voxel"].head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
     torch.testing.assert_close(embeddings, by_hand)
     torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(embeddings, b["voxel_class"]))
     torch.testing.assert_close(figures["loss"], figures["object_loss"] + figures["voxel_loss"])
@@ -174,6 +174,17 @@ def test_the_segmentation_loss_is_added_to_the_contrast() -> None:
     segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
     torch.testing.assert_close(figures["segmentation_loss"], segmentation)
     torch.testing.assert_close(figures["loss"], segmentation + 0.3 * alone(b)["loss"])
+
+
+def test_contrasts_of_classes_and_places_add_up() -> None:
+    b, planned = batch(), network()
+    task = semcl_task(planned, "voxel+place")
+    figures = task(b)
+    torch.testing.assert_close(figures["loss"], figures["voxel_loss"] + figures["place_loss"])
+    for name in ("voxel", "place"):
+        alone = semcl_task(planned, name)
+        alone.voxels[name] = task.voxels[name]
+        torch.testing.assert_close(alone(b)["loss"], figures[f"{name}_loss"])
 
 
 def test_separation_equals_the_mean_over_all_pairs() -> None:

@@ -106,7 +106,7 @@ def test_training_labels_do_influence_the_weights(folders: NNUNetFolders, make_t
 
 def test_batches_contain_only_training_cases(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
-    trainer.configuration_manager.configuration["semcl"] = {"objective": "both"}
+    trainer.configuration_manager.configuration["semcl"] = {"objective": "object+voxel"}
     trainer.initialize()
     phase = next(trainer.pretraining_phases())
     for batches, cases in zip((phase.batches, phase.held_out), trainer.do_split(), strict=True):

@@ -95,7 +95,6 @@ REGIONS = {"background": 0, "whole": (1, 2), "core": 2}
 
 class Patches:
     seed = 3
-    places = 0
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         generator = torch.Generator().manual_seed(number)
@@ -117,15 +116,15 @@ def test_a_batch_has_patches_and_classes_of_annotated_voxels() -> None:
     assert not torch.equal(batch["voxel"], batches[6]["voxel"])
 
 
-def test_patches_with_places_give_these_in_place_of_classes() -> None:
+@pytest.mark.parametrize("voxels", [0, 40])
+def test_places_of_the_patches_are_passed_on(voxels: int) -> None:
     class Placed(Patches):
-        places = 2
-
         def __getitem__(self, number: int) -> dict:
             return {**super().__getitem__(number), "placed": torch.arange(2), "place": torch.ones(2, 3)}
 
-    batch = VoxelBatches(Placed(), 40, LabelManager(LABELS, None))[5]
-    assert set(batch) == {"patch", "target", "missing", "placed", "place"}
+    batch = VoxelBatches(Placed(), voxels, LabelManager(LABELS, None))[5]
+    drawn = {"voxel", "voxel_class", "at_boundary"} if voxels else set()
+    assert set(batch) == {"patch", "target", "missing", "placed", "place"} | drawn
     assert torch.equal(batch["patch"], Patches()[5]["image"])
 
 
