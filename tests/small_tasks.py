@@ -43,7 +43,7 @@ def build_task(name: str) -> PretrainingTask:
     if name == "memory":
         voxels["memory"] = MemoryContrast(4, torch.arange(3), 16, 0.3, 8, 0.75, False)
     if "place" in name:
-        voxels["place"] = PlaceContrast(8, 16, 0.3, level=1)
+        voxels["place"] = PlaceContrast(8, 16, level=1)
     objects = ObjectContrast(network.encoder, 16, 0.3) if "object" in name else None
     loss = None
     if name == "segmentation":

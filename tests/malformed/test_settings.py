@@ -47,9 +47,14 @@ def plan(**section: object) -> ConfigurationManager:
         (
             "semcl",
             {"query_size": [64, 80]},
-            (', query_size: it has no effect with {"objective": "voxel"}', '"object" or'),
+            (', query_size: it has no effect with {"objective": "voxel+place"}', '"object" or'),
         ),
-        ("semcl", {"memory": 9}, (', memory: it has no effect with {"objective": "voxel"}',)),
+        ("semcl", {"memory": 9}, (', memory: it has no effect with {"objective": "voxel+place"}',)),
+        (
+            "semcl",
+            {"objective": "place", "temperature": 0.2},
+            (', temperature: it has no effect with {"objective": "place"}',),
+        ),
         (
             "semcl",
             {"segmentation": False, "refine": True},

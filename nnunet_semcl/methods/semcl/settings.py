@@ -19,6 +19,7 @@ LARGEST_QUERY = 4  # times the plan's patch along each axis; larger queries fit 
 FEWEST_QUERIES = 4  # two objects with two queries each
 # What these settings belong to: with another objective they are refused.
 QUERIES = [{"objective": ("object", "object+voxel")}]
+CLASSES = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "place")}]
 VOXELS = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "object")}]
 MEMORY = [{"objective": ("memory",)}]
 SEGMENTATION = [{"segmentation": (True,)}]
@@ -42,7 +43,7 @@ class SemCLSettings(MethodSettings, section="semcl"):
         voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries; for
             the contrast of places as many, of any voxels of the body.
         embedding_dim: length of an embedding vector.
-        temperature: temperature of the contrastive loss.
+        temperature: temperature of the contrast of classes; that of places has 0.1.
         memory: number of embeddings of each part of an object in the memory.
         sure: probability of the mask's class from which on a voxel is sure enough, and no longer contrasted.
         coarse_model: folder of a finished nnU-Net model of the same data set and fold, in any configuration, that
@@ -88,7 +89,9 @@ class SemCLSettings(MethodSettings, section="semcl"):
     )
     voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network", VOXELS)
     embedding_dim: int = setting(COUNT, 64, "with 256, the paper's number, a small step takes a fifth longer")
-    temperature: float = setting(TEMPERATURE, 0.3, "as in the authors' code; separates objects sooner than 0.1")
+    temperature: float = setting(
+        TEMPERATURE, 0.3, "as in the authors' code; separates objects sooner than 0.1", CLASSES
+    )
     memory: int = setting(COUNT, 64, "of the last steps, in which the network changes little", MEMORY)
     sure: float = setting(SHARE, 0.75, "as in SPCL (ICASSP 2026)", [MEMORY[0] | SEGMENTATION[0]])
     coarse_model: str | None = setting(

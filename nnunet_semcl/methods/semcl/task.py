@@ -97,7 +97,7 @@ class SemCLTask(PretrainingTask):
             )
         if "place" in contrasts:
             level = min(LEVEL, len(layers) - 1)
-            voxels["place"] = PlaceContrast(layers[-1 - level].in_channels, dim, temperature, level)
+            voxels["place"] = PlaceContrast(layers[-1 - level].in_channels, dim, level)
         objects = None
         if "object" in contrasts:
             objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, settings["use_attention"])

@@ -11,7 +11,7 @@ from nnunet_semcl.networks.decoder_features import DecoderFeatures
 
 
 def test_voxels_take_the_features_of_the_coarser_voxel_that_covers_them() -> None:
-    contrast = PlaceContrast(6, 16, 0.1, level=2)
+    contrast = PlaceContrast(6, 16, level=2)
     features, patch = torch.randn(4, 6, 4, 8), torch.zeros(4, 1, 16, 16)
     placed, place = torch.randperm(4 * 256)[:100], torch.rand(100, 3)
     loss, figures = contrast(features, patch, {"patch": patch, "placed": placed, "place": place})
@@ -29,7 +29,7 @@ def test_a_few_steps_bring_near_places_together(axes: int) -> None:
     strides = ([1] * axes, [2] * axes, [2] * (axes - 1) + [1], [2] * axes)
     network = PlainConvUNet(1, 4, (4, 6, 8, 10), convolution, 3, strides, 1, 3, 1, conv_bias=True)
     features = DecoderFeatures(network.decoder, level=2)
-    contrast = PlaceContrast(features.channels, 16, 0.1, level=2)
+    contrast = PlaceContrast(features.channels, 16, level=2)
     optimizer = torch.optim.Adam([*network.parameters(), *contrast.parameters()], 1e-2)
     size = (16,) * axes
     ramp = torch.linspace(-1, 1, 16).view(-1, *[1] * (axes - 1)).expand(size)

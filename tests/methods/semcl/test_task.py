@@ -46,7 +46,7 @@ def semcl_task(
     if "memory" in objective:
         voxels["memory"] = MemoryContrast(4, torch.arange(3), 16, temperature, 8, 0.75, with_regions=False)
     if "place" in objective:
-        voxels["place"] = PlaceContrast(8, 16, temperature, level=1)
+        voxels["place"] = PlaceContrast(8, 16, level=1)
     objects = None
     if "object" in objective:
         objects = ObjectContrast(planned.encoder, 16, temperature, use_attention)
