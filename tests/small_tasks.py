@@ -49,7 +49,7 @@ def build_task(name: str) -> PretrainingTask:
     if name == "segmentation":
         dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": world_size() > 1}
         loss = MarginalLoss(FinestLevel(dice, {}), None)
-    return SemCLTask(network, voxels, objects, 0.3, loss)
+    return SemCLTask(network, voxels, objects, 0.3, 1.0, loss)
 
 
 def whole_batch() -> dict[str, torch.Tensor]:

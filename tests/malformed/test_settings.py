@@ -70,6 +70,8 @@ def plan(**section: object) -> ConfigurationManager:
             {"segmentation": False, "objective": "object", "copy_paste": True},
             (', copy_paste: it has no effect with {"objective": "object", "segmentation": false}', "set one of them"),
         ),
+        ("semcl", {"objective": "place", "contrast_weight": 1}, (", contrast_weight: it has no effect with ", "place")),
+        ("semcl", {"objective": "voxel", "place_weight": 1}, (', place_weight: it has no effect with {"objective": ',)),
         # shares
         ("semcl", {"shares": {"pretraining": 0.5}}, (", shares: {'pretraining': 0.5} is not an object", '"coarse"')),
         ("semcl", {"shares": {"coarse": 0.5, "pretraining": 0.5}}, ("together less than 1",)),

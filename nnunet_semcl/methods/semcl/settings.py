@@ -11,7 +11,7 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_semcl.pretraining.settings import Derived, MethodSettings, setting
-from nnunet_semcl.rules import COUNT, SHARE, SWITCH, TEMPERATURE, Rule, is_whole, one_of, whole
+from nnunet_semcl.rules import COUNT, SHARE, SWITCH, TEMPERATURE, Rule, is_whole, number, one_of, whole
 
 WANTED_QUERIES = 8
 OBJECTIVES = ("voxel", "place", "voxel+place", "memory", "object", "object+voxel")
@@ -20,6 +20,8 @@ FEWEST_QUERIES = 4  # two objects with two queries each
 # What these settings belong to: with another objective they are refused.
 QUERIES = [{"objective": ("object", "object+voxel")}]
 CLASSES = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "place")}]
+PLACES = [{"objective": ("place", "voxel+place")}]
+TWO = [{"objective": ("voxel+place",)}]  # whose weights matter without a third loss too
 VOXELS = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "object")}]
 MEMORY = [{"objective": ("memory",)}]
 SEGMENTATION = [{"segmentation": (True,)}]
@@ -39,7 +41,8 @@ class SemCLSettings(MethodSettings, section="semcl"):
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
         refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
             again; needs `segmentation`.
-        contrast_weight: weight of the contrast beside nnU-Net's loss.
+        contrast_weight: weight of the contrast of classes or objects beside nnU-Net's loss.
+        place_weight: weight of the contrast of places.
         voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries; for
             the contrast of places as many, of any voxels of the body.
         embedding_dim: length of an embedding vector.
@@ -85,7 +88,13 @@ class SemCLSettings(MethodSettings, section="semcl"):
         SHARE,
         0.3,
         "nnU-Net's loss ranges from -1 to about 1, the contrast is near the logarithm of the memory",
-        SEGMENTATION,
+        [CLASSES[0] | SEGMENTATION[0], *TWO],
+    )
+    place_weight: float = setting(
+        number(0, 100),
+        1.0,
+        "gives better masks of unlabelled cases than 0.1 and 0.3",
+        [PLACES[0] | SEGMENTATION[0], *TWO],
     )
     voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network", VOXELS)
     embedding_dim: int = setting(COUNT, 64, "with 256, the paper's number, a small step takes a fifth longer")

@@ -51,7 +51,8 @@ class SemCLTask(PretrainingTask):
         network: nnU-Net's planned network. Changed in place until `remove_additions`.
         voxels: contrasts of voxels by the decoder's features, by name.
         objects: contrast of objects by the encoder's features, if any.
-        weight: of the contrasts, beside nnU-Net's loss.
+        weight: of the contrasts of objects and of classes.
+        place_weight: of the contrast of places.
         segmentation_loss: MarginalLoss around nnU-Net's loss; None for contrast alone.
     """
 
@@ -63,12 +64,13 @@ class SemCLTask(PretrainingTask):
         voxels: Mapping[str, ContrastOfVoxels],
         objects: ObjectContrast | None,
         weight: float,
+        place_weight: float,
         segmentation_loss: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
         self.voxels, self.objects = nn.ModuleDict(voxels), objects
-        self.weight = weight
+        self.weights = {"object_loss": weight, "voxel_loss": weight, "memory_loss": weight, "place_loss": place_weight}
         self.segmentation_loss = segmentation_loss
         self.to(next(network.parameters()).device)
         self.features = {name: DecoderFeatures(self.decoder, contrast.level) for name, contrast in voxels.items()}
@@ -101,7 +103,7 @@ class SemCLTask(PretrainingTask):
         objects = None
         if "object" in contrasts:
             objects = ObjectContrast(network.get_submodule("encoder"), dim, temperature, settings["use_attention"])
-        return cls(network, voxels, objects, settings["contrast_weight"], segmentation_loss)
+        return cls(network, voxels, objects, settings["contrast_weight"], settings["place_weight"], segmentation_loss)
 
     @torch.compiler.disable(recursive=False)
     def forward(self, batch: SemCLBatch) -> dict[str, torch.Tensor]:
@@ -117,13 +119,13 @@ class SemCLTask(PretrainingTask):
         for name, voxels in self.voxels.items():
             figures[f"{name}_loss"], more = voxels(self.features[name].take(), levels_of(output)[0], batch)
             figures |= more
-        contrast = sum(figure for name, figure in figures.items() if name.endswith("_loss"))
+        contrast = sum(weight * figures[name] for name, weight in self.weights.items() if name in figures)
         if self.segmentation_loss is None:
             return {"loss": contrast, **figures}
         # nnU-Net does not compile its loss either.
         loss = torch.compiler.disable(self.segmentation_loss)
         figures["segmentation_loss"] = loss(output, batch["target"], batch["missing"])
-        return {"loss": figures["segmentation_loss"] + self.weight * contrast, **figures}
+        return {"loss": figures["segmentation_loss"] + contrast, **figures}
 
     def remove_additions(self) -> None:
         remove_attention_stem(self.encoder)

@@ -50,7 +50,7 @@ def semcl_task(
     objects = None
     if "object" in objective:
         objects = ObjectContrast(planned.encoder, 16, temperature, use_attention)
-    return SemCLTask(planned, voxels, objects, 0.3, MarginalLoss(loss, None) if loss else None)
+    return SemCLTask(planned, voxels, objects, 0.3, 0.7, MarginalLoss(loss, None) if loss else None)
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -139,7 +139,7 @@ def test_the_losses_equal_those_of_an_independent_library() -> None:
     by_hand = torch.nn.Sequential.forward(task.voxels["voxel"].head, decoded.permute(0, 2, 3, 1).reshape(-1, 4)[VOXELS])
     torch.testing.assert_close(embeddings, by_hand)
     torch.testing.assert_close(figures["voxel_loss"], losses.SupConLoss(0.2)(embeddings, b["voxel_class"]))
-    torch.testing.assert_close(figures["loss"], figures["object_loss"] + figures["voxel_loss"])
+    torch.testing.assert_close(figures["loss"], 0.3 * (figures["object_loss"] + figures["voxel_loss"]))
 
 
 def test_a_few_steps_separate_the_objects() -> None:
@@ -173,18 +173,18 @@ def test_the_segmentation_loss_is_added_to_the_contrast() -> None:
     figures = both(b)
     segmentation = torch.nn.functional.cross_entropy(planned(b["patch"])[0], b["target"][:, 0])
     torch.testing.assert_close(figures["segmentation_loss"], segmentation)
-    torch.testing.assert_close(figures["loss"], segmentation + 0.3 * alone(b)["loss"])
+    torch.testing.assert_close(figures["loss"], segmentation + alone(b)["loss"])
 
 
 def test_contrasts_of_classes_and_places_add_up() -> None:
     b, planned = batch(), network()
     task = semcl_task(planned, "voxel+place")
     figures = task(b)
-    torch.testing.assert_close(figures["loss"], figures["voxel_loss"] + figures["place_loss"])
-    for name in ("voxel", "place"):
+    torch.testing.assert_close(figures["loss"], 0.3 * figures["voxel_loss"] + 0.7 * figures["place_loss"])
+    for name, weight in (("voxel", 0.3), ("place", 0.7)):
         alone = semcl_task(planned, name)
         alone.voxels[name] = task.voxels[name]
-        torch.testing.assert_close(alone(b)["loss"], figures[f"{name}_loss"])
+        torch.testing.assert_close(alone(b)["loss"], weight * figures[f"{name}_loss"])
 
 
 def test_separation_equals_the_mean_over_all_pairs() -> None:
