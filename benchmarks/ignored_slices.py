@@ -23,7 +23,7 @@ import numpy as np
 import SimpleITK as sitk
 
 HERE = Path(__file__).parent
-TRAINERS = ("ColdTrainer", "SemCL_unfilled", "SemCL")
+TRAINERS = ("ColdTrainer", "SemCL_unfilled:objective=voxel", "SemCL:objective=voxel")
 
 
 def main() -> None:

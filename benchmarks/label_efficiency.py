@@ -228,9 +228,10 @@ def _train(run: Run, fold: int, args: argparse.Namespace, lock: Lock) -> None:
     summary = next(folder.glob(f"*/*/fold_{fold}/validation/summary.json"))
     cases = measures_by_case(summary)
     seconds = None if again else round(time.time() - started)  # the time of an interrupted run is not known
-    settings = next(folder.glob(f"*/*/fold_{fold}/*_settings.json"), None)  # of a trainer with phases
-    shares = json.loads(settings.read_text())["shares"]["value"] if settings else {}
-    row = {**asdict(run), "shares": shares, "seconds": seconds, "cases": cases}
+    # What a trainer's name meant at the time: defaults change. Only trainers with phases have settings.
+    file = next(folder.glob(f"*/*/fold_{fold}/*_settings.json"), None)
+    settings = {key: entry["value"] for key, entry in json.loads(file.read_text()).items()} if file else {}
+    row = {**asdict(run), "settings": settings, "seconds": seconds, "cases": cases}
     with lock, open(args.results, "a") as results:
         results.write(json.dumps(row) + "\n")
         print(f"{run.name}: Dice {mean_of(cases.values(), 'dice'):.4f}, {seconds} s", flush=True)

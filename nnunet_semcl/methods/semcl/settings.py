@@ -21,7 +21,7 @@ FEWEST_QUERIES = 4  # two objects with two queries each
 QUERIES = [{"objective": ("object", "object+voxel")}]
 CLASSES = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "place")}]
 PLACES = [{"objective": ("place", "voxel+place")}]
-TWO = [{"objective": ("voxel+place",)}]  # whose weights matter without a third loss too
+CLASSES_AND_PLACES = [{"objective": ("voxel+place",)}]
 VOXELS = [{"objective": tuple(objective for objective in OBJECTIVES if objective != "object")}]
 MEMORY = [{"objective": ("memory",)}]
 SEGMENTATION = [{"segmentation": (True,)}]
@@ -88,13 +88,13 @@ class SemCLSettings(MethodSettings, section="semcl"):
         SHARE,
         0.3,
         "nnU-Net's loss ranges from -1 to about 1, the contrast is near the logarithm of the memory",
-        [CLASSES[0] | SEGMENTATION[0], *TWO],
+        [CLASSES[0] | SEGMENTATION[0], *CLASSES_AND_PLACES],
     )
     place_weight: float = setting(
         number(0, 100),
         1.0,
         "gives better masks of unlabelled cases than 0.1 and 0.3",
-        [PLACES[0] | SEGMENTATION[0], *TWO],
+        [PLACES[0] | SEGMENTATION[0], *CLASSES_AND_PLACES],
     )
     voxels: int = setting(COUNT, 512, "the loss stays cheap compared with the network", VOXELS)
     embedding_dim: int = setting(COUNT, 64, "with 256, the paper's number, a small step takes a fifth longer")

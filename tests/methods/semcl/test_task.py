@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from nnunet_semcl.losses.marginal import MarginalLoss
@@ -185,6 +186,29 @@ def test_contrasts_of_classes_and_places_add_up() -> None:
         alone = semcl_task(planned, name)
         alone.voxels[name] = task.voxels[name]
         torch.testing.assert_close(alone(b)["loss"], weight * figures[f"{name}_loss"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "weights"),
+    [
+        ("voxel", {"voxel_loss": 0.25}),
+        ("place", {"place_loss": 0.5}),
+        ("voxel+place", {"voxel_loss": 0.25, "place_loss": 0.5}),
+        ("memory", {"memory_loss": 0.25}),
+        ("object", {"object_loss": 0.25}),
+        ("object+voxel", {"object_loss": 0.25, "voxel_loss": 0.25}),
+    ],
+)
+def test_settings_choose_the_contrasts_and_their_weights(objective: str, weights: dict[str, float]) -> None:
+    settings = {"objective": objective, "contrast_weight": 0.25, "place_weight": 0.5, "embedding_dim": 8}
+    settings |= {"temperature": 0.2, "memory": 4, "sure": 0.7, "segmentation": False, "use_attention": True}
+    labels = LabelManager({"background": 0, "a": 1, "b": 2}, None)
+    task = SemCLTask.from_settings(network(), settings, labels, None)
+    task(batch())  # fills the memory
+    figures = task(batch())
+    assert {name for name in figures if name.endswith("_loss")} == set(weights)
+    assert all(figures[name] > 0 for name in weights)
+    torch.testing.assert_close(figures["loss"], sum(weight * figures[name] for name, weight in weights.items()))
 
 
 def test_separation_equals_the_mean_over_all_pairs() -> None:
