@@ -21,9 +21,9 @@ def divide_epochs(total: int, shares: dict[str, float]) -> dict[str, int]:
     Raises:
         InputError: there are fewer epochs than phases.
 
-    >>> divide_epochs(1000, {"coarse": 0.25, "pretraining": 0.7})
-    {'coarse': 250, 'pretraining': 700, 'training': 50}
-    >>> divide_epochs(5, {"coarse": 0.25, "pretraining": 0.7})
+    >>> divide_epochs(1000, {"coarse": 0.25, "pretraining": 0.5})
+    {'coarse': 250, 'pretraining': 500, 'training': 250}
+    >>> divide_epochs(5, {"coarse": 0.25, "pretraining": 0.75})
     {'coarse': 1, 'pretraining': 3, 'training': 1}
     """
     phases = {name: share for name, share in shares.items() if share > 0}
@@ -43,6 +43,8 @@ def divide_epochs(total: int, shares: dict[str, float]) -> dict[str, int]:
 class ContinuedSchedule:
     """nnU-Net's learning rate schedule, of which the first epochs are over when training begins.
 
+    An epoch has the rate of its end, so that the last one has 0: it only validates.
+
     Args:
         schedule: of all epochs.
         past: number of epochs before.
@@ -54,4 +56,4 @@ class ContinuedSchedule:
 
     def step(self, epoch: int) -> None:
         """Sets the learning rate of an epoch of training, counted from 0."""
-        self.schedule.step(self.past + epoch)
+        self.schedule.step(self.past + epoch + 1)

@@ -55,7 +55,8 @@ class MethodSettings:
         by_section: the settings class of every imported method, by section.
         phases: names of the phases that share the epochs with nnU-Net's training.
         citations: papers of the method, for those who use the pretrained weights; as nnssl writes them.
-        shares: phase -> its share of all epochs, nnU-Net's training gets the rest; with None the trainer divides them.
+        shares: phase -> its share of all epochs; nnU-Net's training gets the rest, at least one epoch. With None the
+            trainer divides them.
         learning_rate: AdamW's peak learning rate, reached after the warm-up.
         weight_decay: AdamW's weight decay.
         start_from: file of a checkpoint of this package, of nnU-Net or of nnssl, whose weights the network starts with
@@ -148,11 +149,11 @@ class MethodSettings:
 def _shares_rule(phases: tuple[str, ...]) -> Rule:
     example = ", ".join(f'"{phase}": 0.2' for phase in phases)
     return Rule(
-        f"an object with a share for each phase, such as {{{example}}}: numbers from 0 on, together less than 1",
+        f"an object with a share for each phase, such as {{{example}}}: numbers from 0 on, together at most 1",
         lambda value: (
             isinstance(value, dict)
             and value.keys() == set(phases)
             and all(SHARE.holds(share) for share in value.values())
-            and sum(value.values()) < 1
+            and sum(value.values()) <= 1
         ),
     )

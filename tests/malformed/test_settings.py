@@ -74,7 +74,7 @@ def plan(**section: object) -> ConfigurationManager:
         ("semcl", {"objective": "voxel", "place_weight": 1}, (', place_weight: it has no effect with {"objective": ',)),
         # shares
         ("semcl", {"shares": {"pretraining": 0.5}}, (", shares: {'pretraining': 0.5} is not an object", '"coarse"')),
-        ("semcl", {"shares": {"coarse": 0.5, "pretraining": 0.5}}, ("together less than 1",)),
+        ("semcl", {"shares": {"coarse": 0.5, "pretraining": 0.6}}, ("together at most 1",)),
         ("semcl", {"shares": {"coarse": -0.1, "pretraining": 0.5}}, ("numbers from 0 on",)),
         ("semcl", {"shares": 0.5}, (", shares: 0.5 is not an object",)),
         ("ideal", {"shares": {"coarse": 0.1, "pretraining": 0.1}}, ('such as {"pretraining": 0.2}',)),

@@ -23,13 +23,13 @@ def test_no_epoch_is_lost_and_no_phase_is_left_out(total: int, shares: list[floa
 
 
 @pytest.mark.parametrize(
-    ("total", "expected"), [(3, (1, 1, 1)), (4, (1, 2, 1)), (5, (1, 3, 1)), (20, (5, 14, 1)), (1000, (250, 700, 50))]
+    ("total", "expected"), [(3, (1, 1, 1)), (4, (1, 2, 1)), (5, (1, 3, 1)), (20, (5, 14, 1)), (1000, (250, 749, 1))]
 )
 def test_few_epochs(total: int, expected: tuple[int, int, int]) -> None:
-    assert tuple(divide_epochs(total, {"coarse": 0.25, "pretraining": 0.7}).values()) == expected
+    assert tuple(divide_epochs(total, {"coarse": 0.25, "pretraining": 0.75}).values()) == expected
 
 
 def test_fewer_epochs_than_phases_are_refused() -> None:
     with pytest.raises(InputError, match=r"2 epochs are too few for coarse, pretraining, training. Use at least 3"):
-        divide_epochs(2, {"coarse": 0.25, "pretraining": 0.7})
+        divide_epochs(2, {"coarse": 0.25, "pretraining": 0.75})
     assert divide_epochs(1, {"pretraining": 0.0}) == {"pretraining": 0, TRAINING: 1}

@@ -27,9 +27,10 @@ from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.schedule import TRAINING, ContinuedSchedule
 
 # Shares of the epochs that were measured, see docs/results.md; between them a fold gets a mean.
-FEW_LABELS = {"coarse": 0.25, "pretraining": 0.7}  # where at least the share FEW of the cases is unlabelled
 ALL_LABELS = {"coarse": 0.0, "pretraining": 0.1}
-FEW = 0.75
+# Where at least the share FEW of the cases is unlabelled, pretraining gets all but the coarse training: on the few labelled
+# cases alone, the network forgets what the others have taught it.
+FEW, FEW_LABELS_COARSE = 0.75, 0.25
 # In fewer steps a coarse model finds the largest organ and no other: a short training gives it a larger share.
 COARSE_STEPS, MOST_COARSE = 1500, 0.5
 
@@ -71,17 +72,21 @@ class SemCLTrainer(PseudoLabelTrainer):
         cases = len(self.do_split()[0]) + unlabelled
         few = min(1, (unlabelled + ignored) / cases / FEW)  # from 0, all labels, to 1, few labels
         wanted = COARSE_STEPS / (self.num_epochs * self.num_iterations_per_epoch)
-        more = max(0.0, min(wanted, MOST_COARSE) - FEW_LABELS["coarse"])
-        few_labels = {"coarse": FEW_LABELS["coarse"] + more, "pretraining": FEW_LABELS["pretraining"] - more}
-        shares = {phase: round(few * few_labels[phase] + (1 - few) * ALL_LABELS[phase], 3) for phase in FEW_LABELS}
+        coarse = max(FEW_LABELS_COARSE, min(wanted, MOST_COARSE))
+        # Without segmentation, the last layers learn in nnU-Net's training alone.
+        pretraining = 1 - coarse if settings.segmentation else ALL_LABELS["pretraining"]
+        few_labels = {"coarse": coarse, "pretraining": pretraining}
+        shares = {phase: round(few * few_labels[phase] + (1 - few) * ALL_LABELS[phase], 3) for phase in ALL_LABELS}
         reason = f"{unlabelled} of {cases} training cases are unlabelled"
         if ignored:
             reason += f", and ignored voxels of the others count as {ignored:.1f} more"
         if settings.coarse_model is not None:
             shares = {"coarse": 0.0, "pretraining": shares["coarse"] + shares["pretraining"]}
             reason += ", and the coarse model is given"
-        elif few and more:
+        elif few and coarse > FEW_LABELS_COARSE:
             reason += f", and a coarse model needs {COARSE_STEPS} steps, but at most half of all"
+        if few == 1 and settings.segmentation:
+            reason += "; the epoch of training, at learning rate 0, only validates"
         return shares, reason
 
     def configure_optimizers(self) -> tuple[Any, Any]:
@@ -89,8 +94,9 @@ class SemCLTrainer(PseudoLabelTrainer):
 
         Where pretraining has not segmented, the last layers have learned nothing, and it starts as nnU-Net's.
         """
-        segmented = self.pretraining_settings()["segmentation"]
-        past = sum(self.epochs.values()) - self.epochs[TRAINING] if segmented else 0
+        if not self.pretraining_settings()["segmentation"]:
+            return super().configure_optimizers()
+        past = sum(self.epochs.values()) - self.epochs[TRAINING]
         training, self.num_epochs = self.num_epochs, past + self.epochs[TRAINING]
         try:
             optimizer, schedule = super().configure_optimizers()

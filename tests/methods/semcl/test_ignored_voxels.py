@@ -135,7 +135,7 @@ def test_the_share_of_ignored_voxels_divides_the_epochs(half: MakeTrainer, make_
     trainer.num_epochs, trainer.num_iterations_per_epoch = 1000, 250
     shares, reason = SemCLTrainer.epoch_shares(trainer, trainer.Settings.from_plan(trainer.configuration_manager, "2d"))
     few = (0.5 + 0.5) / 4 / 0.75  # two of four cases to one half, against three quarters
-    assert shares == pytest.approx({"coarse": 0.25 * few, "pretraining": 0.7 * few + 0.1 * (1 - few)}, abs=6e-4)
+    assert shares == pytest.approx({"coarse": 0.25 * few, "pretraining": 0.75 * few + 0.1 * (1 - few)}, abs=6e-4)
     assert reason == "0 of 4 training cases are unlabelled, and ignored voxels of the others count as 1.0 more"
     assert divide_epochs(1000, shares)["coarse"] == 83
 

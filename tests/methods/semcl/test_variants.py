@@ -30,13 +30,15 @@ def test_epochs_are_those_of_all_phases(
 
 
 @pytest.mark.parametrize(
-    ("labelled", "unlabelled", "coarse_model", "epochs"),
+    ("labelled", "unlabelled", "settings", "epochs"),
     [
-        (2, 12, None, (250, 700, 50)),
-        (4, 12, None, (250, 700, 50)),
-        (8, 8, None, (167, 500, 333)),
-        (8, 8, "a/model", (0, 667, 333)),
-        (14, 0, None, (0, 100, 900)),
+        (2, 12, {}, (250, 749, 1)),
+        (4, 12, {}, (250, 749, 1)),
+        (2, 12, {"coarse_model": "a/model"}, (0, 999, 1)),
+        (2, 12, {"segmentation": False, "objective": "object"}, (250, 100, 650)),
+        (8, 8, {}, (167, 533, 300)),
+        (8, 8, {"coarse_model": "a/model"}, (0, 700, 300)),
+        (14, 0, {}, (0, 100, 900)),
     ],
 )
 def test_the_fold_divides_the_epochs(
@@ -44,7 +46,7 @@ def test_the_fold_divides_the_epochs(
     monkeypatch: pytest.MonkeyPatch,
     labelled: int,
     unlabelled: int,
-    coarse_model: str | None,
+    settings: dict[str, object],
     epochs: tuple[int, int, int],
 ) -> None:
     trainer = make_trainer("SemCLTrainerShort")
@@ -52,13 +54,15 @@ def test_the_fold_divides_the_epochs(
     monkeypatch.setattr(trainer, "epoch_shares", partial(SemCLTrainer.epoch_shares, trainer))
     monkeypatch.setattr(trainer, "do_split", lambda: ([str(i) for i in range(labelled)], ["held out"]))
     monkeypatch.setattr(trainer, "unlabelled_images", lambda: {str(i): Path() for i in range(unlabelled)})
-    trainer.configuration_manager.configuration["semcl"] = {"coarse_model": coarse_model}
+    trainer.configuration_manager.configuration["semcl"] = settings
     assert trainer.epochs == dict(zip(("coarse", "pretraining", "training"), epochs, strict=True))
-    assert f"{unlabelled} of {labelled + unlabelled} training cases" in trainer.method_settings.reasons["shares"]
+    reason = trainer.method_settings.reasons["shares"]
+    assert f"{unlabelled} of {labelled + unlabelled} training cases" in reason
+    assert ("at learning rate 0, only validates" in reason) == (epochs[-1] == 1)
 
 
 @pytest.mark.parametrize(
-    ("total", "iterations", "epochs"), [(100, 250, (25, 70, 5)), (20, 250, (6, 13, 1)), (20, 50, (10, 9, 1))]
+    ("total", "iterations", "epochs"), [(100, 250, (25, 74, 1)), (20, 250, (6, 13, 1)), (20, 50, (10, 9, 1))]
 )
 def test_a_short_training_gives_the_coarse_model_a_larger_share(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, total: int, iterations: int, epochs: tuple[int, ...]
@@ -85,10 +89,14 @@ def test_the_learning_rate_goes_on_where_pretraining_has_segmented(
     trainer.initialize()
     assert trainer.num_epochs == 5
     total = past + 5
+    rates = []
     for trainer.current_epoch in range(5):
         trainer.on_train_epoch_start()
-        expected = trainer.initial_lr * (1 - (past + trainer.current_epoch) / total) ** 0.9  # nnU-Net's schedule
-        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+        over = past + trainer.current_epoch + segmentation  # an epoch that goes on has the rate of its end
+        expected = trainer.initial_lr * (1 - over / total) ** 0.9  # nnU-Net's schedule
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        assert rates[-1] == pytest.approx(expected)
+    assert (rates[-1] == 0) == segmentation
 
 
 def test_the_setting_shares_overrides_the_fold(make_trainer: MakeTrainer) -> None:
