@@ -35,6 +35,11 @@ def test_train_predict_and_continue_with_stock_nnunet(folders: NNUNetFolders) ->
     assert not (fold / "checkpoint_pretraining.pth").exists()
     assert "Pretraining epoch 3 of 3" in trained.stdout
     assert trained.stdout.index("Pretraining done") < trained.stdout.index("Epoch 0")
+    pretrained, final = (
+        torch.load(fold / f"checkpoint_{name}.pth", weights_only=False)["network_weights"]
+        for name in ("pretrained", "final")
+    )
+    assert all(torch.equal(final[key], pretrained[key]) for key in pretrained)  # the last epoch only validates
 
     stock = folders.run(
         f"nnUNetv2_train {ID} 2d 0 -tr nnUNetTrainerShort -p nnUNetTinyPlans -device cpu "
