@@ -28,8 +28,8 @@ from nnunet_semcl.pretraining.schedule import TRAINING, ContinuedSchedule
 
 # Shares of the epochs that were measured, see docs/results.md; between them a fold gets a mean.
 ALL_LABELS = {"coarse": 0.0, "pretraining": 0.1}
-# Where at least the share FEW of the cases is unlabelled, pretraining gets all but the coarse training: on the few labelled
-# cases alone, the network forgets what the others have taught it.
+# Where at least the share FEW of the cases is unlabelled, pretraining gets all but the coarse training: on the few
+# labelled cases alone, the network forgets what the others have taught it.
 FEW, FEW_LABELS_COARSE = 0.75, 0.25
 # In fewer steps a coarse model finds the largest organ and no other: a short training gives it a larger share.
 COARSE_STEPS, MOST_COARSE = 1500, 0.5
