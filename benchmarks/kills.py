@@ -49,6 +49,8 @@ MOMENTS = {
     "checkpoint_final.pth": "validation",
     "checkpoint_latest.pth": "training",
     "checkpoint_pretrained.pth": "first epoch of training",
+    "checkpoint_refinement_2.pth": "second refinement",
+    "refined_masks_2": "third prediction of masks",
     "checkpoint_refinement.pth": "refinement",
     "refined_masks": "second prediction of masks",
     "checkpoint_pretraining.pth": "pretraining",

@@ -131,12 +131,8 @@ class Control(SemCL):
     def pretraining_phases(self) -> Iterator[PretrainingPhase]:
         labelled: list[Cases] = [self.get_tr_and_val_datasets()[0]]
         pretraining = self.epochs["pretraining"]
-        refinement = pretraining // 2 if self.unlabelled_images() else 0
-        lengths = {
-            "coarse": self.epochs["coarse"],
-            "pretraining": pretraining - refinement,
-            "refinement": refinement,
-        }
+        rounds = self._rounds(pretraining) if self.unlabelled_images() else {"pretraining": pretraining}
+        lengths = {"coarse": self.epochs["coarse"]} | rounds
         for name, length in lengths.items():
             if length:
                 yield self._supervised_phase(name, labelled, None, length, copy_paste=name != "coarse")

@@ -13,6 +13,7 @@ from nnunet_semcl.cli import main
 
 def phases(trainer: nnUNetTrainer) -> dict[str, torch.Tensor]:
     """Phase -> its first batch's patches, under the same pseudo-labels in each."""
+    trainer.num_epochs = 6  # three of pretraining
     trainer.initialize()
     batches = {}
     for phase in trainer.pretraining_phases():
@@ -24,7 +25,7 @@ def phases(trainer: nnUNetTrainer) -> dict[str, torch.Tensor]:
 def test_no_phase_replays_the_patches_of_another(folders: NNUNetFolders, make_trainer: MakeTrainer) -> None:
     assert main(["label-budget", "-d", "999", "--labelled", "2"]) == 0
     first = phases(make_trainer(fold=5))
-    assert list(first) == ["coarse", "pretraining", "refinement"]
+    assert list(first) == ["coarse", "pretraining", "refinement", "refinement_2"]
     patches = [batch[0] for batch in first.values()]  # of a labelled case in each
     assert not any(torch.equal(one, other) for i, one in enumerate(patches) for other in patches[:i])
     again = phases(make_trainer(fold=5))

@@ -26,7 +26,8 @@ from nnunet_semcl.pretraining.phase import PretrainingPhase
 from nnunet_semcl.pretraining.supervised_task import SupervisedTask
 from nnunet_semcl.pretraining.trainer import PretrainingTrainer
 
-COARSE_MASKS, REFINED_MASKS = "coarse_masks", "refined_masks"
+# Each of these phases learns from masks of its own: of the coarse model, then of the network after the phase before it.
+ROUNDS = {"pretraining": "coarse_masks", "refinement": "refined_masks", "refinement_2": "refined_masks_2"}
 WITHOUT_CHECKPOINTS = "without_checkpoints"
 
 
@@ -54,7 +55,7 @@ class PseudoLabelTrainer(PretrainingTrainer):
 
     def set_previous_run_aside(self) -> None:
         super().set_previous_run_aside()
-        for masks in (COARSE_MASKS, REFINED_MASKS):
+        for masks in ROUNDS.values():
             shutil.rmtree(self._masks_folder / masks, ignore_errors=True)
 
     @property

@@ -39,8 +39,8 @@ class SemCLSettings(MethodSettings, section="semcl"):
             paper's), or the sum of two of them, "voxel+place" or "object+voxel".
         segmentation: whether nnU-Net's own loss is added to the contrastive loss.
         copy_paste: whether labelled and unlabelled patches of a batch swap boxes.
-        refine: whether, after half of the epochs, the network under pretraining predicts the masks of unlabelled cases
-            again; needs `segmentation`.
+        refine: whether, after a third and two thirds of the epochs, the network under pretraining predicts the masks of
+            unlabelled cases again; needs `segmentation`.
         contrast_weight: weight of the contrast of classes or objects beside nnU-Net's loss.
         place_weight: weight of the contrast of places.
         voxels: number of voxels sampled from a batch: equally many per class, half of them at class boundaries; for
@@ -81,7 +81,7 @@ class SemCLSettings(MethodSettings, section="semcl"):
     refine: bool = setting(
         SWITCH,
         True,
-        "its masks are better than the coarse model's: Dice .76 instead of .71 on Hippocampus",
+        "its masks are better each time: Dice .24, .36, .38 on BTCV at half size, 2 labelled",
         SEGMENTATION,
     )
     contrast_weight: float = setting(

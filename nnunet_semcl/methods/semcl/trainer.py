@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_semcl.distributed import own_share
+from nnunet_semcl.distributed import own_share, split_evenly
 from nnunet_semcl.errors import InputError
 from nnunet_semcl.files.cases import BACKGROUND, Cases, Object
 from nnunet_semcl.methods.semcl.attention import Attention, occurring_objects
 from nnunet_semcl.methods.semcl.coarse_model import own_model
 from nnunet_semcl.methods.semcl.contrast_batches import ContrastBatches
 from nnunet_semcl.methods.semcl.image_labels import read_image_labels
-from nnunet_semcl.methods.semcl.pseudo_label_trainer import COARSE_MASKS, REFINED_MASKS, PseudoLabelTrainer
+from nnunet_semcl.methods.semcl.pseudo_label_trainer import ROUNDS, PseudoLabelTrainer
 from nnunet_semcl.methods.semcl.query_batches import QueryBatches
 from nnunet_semcl.methods.semcl.query_views import QueryViews
 from nnunet_semcl.methods.semcl.settings import SemCLSettings
@@ -39,15 +40,15 @@ class SemCLTrainer(PseudoLabelTrainer):
     """Semantic-aware contrastive pretraining (Lee et al. 2023, arXiv 2106.01596).
 
     The attention masks come from the labels. If the fold has unlabelled cases, or labelled ones with ignored voxels, a
-    coarse training comes first and predicts what is not labelled. After half of the pretraining, the pretrained network
-    predicts it again.
+    coarse training comes first and predicts what is not labelled. After a third and two thirds of the pretraining, the
+    pretrained network predicts it again.
 
     Attributes:
         use_attention: whether the encoder sees an object's mask in addition to the image.
     """
 
     Settings = SemCLSettings
-    phase_names = ("coarse", "pretraining", "refinement")
+    phase_names = ("coarse", *ROUNDS)
     use_attention = True
 
     def check_input(self) -> None:
@@ -124,16 +125,26 @@ class SemCLTrainer(PseudoLabelTrainer):
                 self.print_to_log_file("Ignored voxels stay ignored: no epoch is left for a coarse training")
             yield self._contrast_phase("pretraining", [labelled], held_out, objects, epochs)
             return
-        refinement = epochs // 2 if settings["refine"] and settings["segmentation"] else 0
         trust = self._trust(labelled, objects)
-        if not (self.is_past("pretraining") and self._has_masks(REFINED_MASKS)):
-            if settings["coarse_model"] is None and not (self.is_past("coarse") and self._has_masks(COARSE_MASKS)):
-                yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
-            cases = self._pseudo_labelled(labelled, self._coarse_model(), trust, COARSE_MASKS)
-            yield self._contrast_phase("pretraining", cases, held_out, objects, epochs - refinement)
-        if refinement:
-            cases = self._pseudo_labelled(labelled, own_model(self), trust, REFINED_MASKS)
-            yield self._contrast_phase("refinement", cases, held_out, objects, refinement)
+        rounds = self._rounds(epochs)
+        for (phase, length), later in zip_longest(rounds.items(), list(rounds)[1:]):
+            if later and self.is_past(phase) and self._has_masks(ROUNDS[later]):
+                continue
+            if phase != "pretraining":
+                model = own_model(self)
+            else:
+                if settings["coarse_model"] is None and not (self.is_past("coarse") and self._has_masks(ROUNDS[phase])):
+                    yield self._supervised_phase("coarse", [labelled], held_out, self.epochs["coarse"])
+                model = self._coarse_model()
+            cases = self._pseudo_labelled(labelled, model, trust, ROUNDS[phase])
+            yield self._contrast_phase(phase, cases, held_out, objects, length)
+
+    def _rounds(self, epochs: int) -> dict[str, int]:
+        """Divides the epochs of pretraining, at least one, among the rounds of masks: phase -> epochs, above zero."""
+        settings = self.pretraining_settings()
+        number = len(ROUNDS) if settings["refine"] and settings["segmentation"] else 1
+        lengths = dict(zip(ROUNDS, split_evenly(epochs, number), strict=False))
+        return {phase: length for phase, length in lengths.items() if length}
 
     def _contrast_phase(
         self, name: str, cases: list[Cases], held_out: Cases | None, objects: list[Object], epochs: int

@@ -120,15 +120,23 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", ["coarse", "coarse masks", "pretraining", "refined masks", "refinement"])
+@pytest.mark.parametrize(
+    "moment", ["coarse", "coarse masks", "pretraining", "refinement", "refined masks 2", "refinement_2"]
+)
 def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
     budget: NNUNetFolders, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     if moment == "refinement":
         budget.set_in_plans("2d", semcl={"objective": "place"})
-    uninterrupted = pretrain(make_trainer(fold=FOLD))
+
+    def with_all_phases(resume: bool = False) -> SemCLTrainer:
+        trainer = make_trainer(fold=FOLD, resume=resume)
+        trainer.num_epochs = 6  # three of pretraining
+        return trainer
+
+    uninterrupted = pretrain(with_all_phases())
     shutil.rmtree(budget.root / "results")
-    interrupted = make_trainer(fold=FOLD)
+    interrupted = with_all_phases()
     interrupted.initialize()
     with monkeypatch.context() as patch:
         if "masks" in moment:
@@ -136,7 +144,7 @@ def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
 
             def die(*args: Any) -> Any:
                 calls.append(args)
-                if len(calls) == (2 if moment == "coarse masks" else 4):  # the second of two cases
+                if len(calls) == (2 if moment == "coarse masks" else 6):  # the second of two cases
                     raise Killed
                 return predict(*args)
 
@@ -150,14 +158,14 @@ def test_killed_and_continued_is_bit_identical_to_an_uninterrupted_run(
             patch.setattr(PretrainingPhase, "_log_epoch", die_in)
         with pytest.raises(Killed):
             interrupted.pretrain()
-    continued = make_trainer(fold=FOLD, resume=True)
+    continued = with_all_phases(resume=True)
     lines = logged(continued)
     assert same(uninterrupted, pretrain(continued))
     built = [line.split()[0].lower() for line in lines if " by " in line and "Task:" in line]
     # The model of the masks that are not complete, and what follows; no phase that is past.
-    order = ["coarse", "coarse masks", "pretraining", "refined masks", "refinement"]
-    first = order.index(moment) - ("masks" in moment)
-    assert built == [phase for phase in order[first:] if "masks" not in phase]
+    phases = ["coarse", "pretraining", "refinement", "refinement_2"]
+    first = {"coarse masks": "coarse", "refined masks 2": "refinement"}.get(moment, moment)
+    assert built == phases[phases.index(first) :]
 
 
 def logged(trainer: SemCLTrainer) -> list[str]:

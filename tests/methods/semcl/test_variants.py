@@ -62,6 +62,24 @@ def test_the_fold_divides_the_epochs(
 
 
 @pytest.mark.parametrize(
+    ("epochs", "settings", "lengths"),
+    [
+        (749, {}, (250, 250, 249)),
+        (2, {}, (1, 1)),
+        (9, {"refine": False}, (9,)),
+        (9, {"segmentation": False, "objective": "object"}, (9,)),
+    ],
+)
+def test_the_rounds_of_masks_share_the_epochs_of_pretraining(
+    make_trainer: MakeTrainer, epochs: int, settings: dict[str, object], lengths: tuple[int, ...]
+) -> None:
+    trainer = make_trainer("SemCLTrainerShort")
+    trainer.configuration_manager.configuration["semcl"] = settings
+    names = ("pretraining", "refinement", "refinement_2")
+    assert trainer._rounds(epochs) == dict(zip(names, lengths, strict=False))
+
+
+@pytest.mark.parametrize(
     ("total", "iterations", "epochs"), [(100, 250, (25, 74, 1)), (20, 250, (6, 13, 1)), (20, 50, (10, 9, 1))]
 )
 def test_a_short_training_gives_the_coarse_model_a_larger_share(
